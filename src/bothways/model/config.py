@@ -1,0 +1,131 @@
+"""The network, as a few grouped choices. A contradiction is refused here, in one sentence naming both choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bothways.errors import BothwaysError
+from bothways.visibility import Visibility, bidirectional, window
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes. `source_layers` above 0 adds the second tower (an encoder); `layers` is the tower that predicts."""
+
+    vocabulary: int = 4096
+    width: int = 256
+    layers: int = 6
+    source_layers: int = 0
+    heads: int = 4
+    key_heads: int | None = None
+    """Grouped-query attention (arXiv 2305.13245): heads that hold keys and values; `heads` when none."""
+    head_size: int | None = None
+    """Width of one head; width / heads when none."""
+    inner: int | None = None
+    """Width inside the feed-forward; 4 * width plain, 8/3 * width (to a multiple of 32) gated, when none."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How a token knows its place."""
+
+    kind: Literal["rotary", "learned", "sinusoidal", "relative", "none"] = "rotary"
+    base: float = 10000.0
+    length: int = 1024
+    """The longest text: a table size for learned positions, what a model card promises for the rest."""
+    buckets: int = 32
+    distance: int = 128
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer or RMS norm, before or after each sub-layer; `query_key` norms queries and keys per head."""
+
+    kind: Literal["rms", "layer"] = "rms"
+    place: Literal["before", "after"] = "before"
+    epsilon: float = 1e-6
+    query_key: bool = False
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Gated (arXiv 2002.05202) or plain."""
+
+    kind: Literal["gated", "plain"] = "gated"
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything the network is. It knows neither objective nor direction: visibility comes with each call.
+
+    `reach` is one letter a layer, tiled: G sees all that the visibility allows, L only `local` tokens around.
+    """
+
+    shape: Shape = field(default_factory=Shape)
+    position: Position = field(default_factory=Position)
+    norm: Norm = field(default_factory=Norm)
+    feed_forward: FeedForward = field(default_factory=FeedForward)
+    reach: str = "G"
+    local: int = 128
+    bias: bool = False
+    tied: bool = True
+    dropout: float = 0.0
+    scale: float | None = None
+    """Scale of attention scores; 1 / sqrt(head size) when none (T5 uses 1)."""
+    embedding_scale: float | None = None
+    soft_cap: float | None = None
+    """Scores become cap * tanh(scores / cap) when set."""
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise BothwaysError("; ".join(problems))
+
+    @property
+    def stack(self) -> Literal["one tower", "two towers"]:
+        return "two towers" if self.shape.source_layers else "one tower"
+
+    @property
+    def head_size(self) -> int:
+        return self.shape.head_size or self.shape.width // self.shape.heads
+
+    @property
+    def key_heads(self) -> int:
+        return self.shape.key_heads or self.shape.heads
+
+    @property
+    def inner(self) -> int:
+        if self.shape.inner:
+            return self.shape.inner
+        if self.feed_forward.kind == "plain":
+            return 4 * self.shape.width
+        return -(-8 * self.shape.width // 3 // 32) * 32
+
+    def reach_of(self, layer: int) -> Visibility:
+        """What layer `layer` may reach, to be combined with the visibility of the call."""
+        letter = self.reach[layer % len(self.reach)]
+        return bidirectional if letter == "G" else window(self.local, self.local)
+
+    def _problems(self):  # type: ignore[no-untyped-def]
+        shape = self.shape
+        for name in ("vocabulary", "width", "layers", "heads"):
+            if getattr(shape, name) < 1:
+                yield f"shape.{name} is {getattr(shape, name)}, but must be at least 1"
+                return
+        if shape.source_layers < 0:
+            yield f"shape.source_layers is {shape.source_layers}, but a tower cannot have fewer than 0 layers"
+        if shape.head_size is None and shape.width % shape.heads:
+            yield (f"shape.width {shape.width} does not divide into shape.heads {shape.heads}: "
+                   "change one of them or set shape.head_size")
+        if shape.heads % self.key_heads:
+            yield f"shape.heads {shape.heads} does not divide into shape.key_heads {self.key_heads} groups"
+        if self.position.kind == "rotary" and self.head_size % 2:
+            yield f"position.kind 'rotary' turns pairs of numbers, so an odd head size of {self.head_size} cannot carry it"
+        if self.position.kind == "relative" and self.soft_cap is not None:
+            yield "position.kind 'relative' adds to the scores and soft_cap bends them: choose one"
+        if not self.reach or set(self.reach) - set("GL"):
+            yield f"reach is '{self.reach}', but is written with the letters G (global) and L (local)"
+        if not 0 <= self.dropout < 1:
+            yield f"dropout is {self.dropout}, but must lie in [0, 1)"

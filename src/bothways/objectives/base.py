@@ -1,0 +1,142 @@
+"""What an objective is: what is hidden, what is asked, how it is scored, and which decoding fits it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bothways.batch import Ask, Example, Key, Vocabulary, Window
+from bothways.errors import BothwaysError, nearest
+from bothways.visibility import Visibility, make_fields
+
+
+class Part(NamedTuple):
+    """A named part of a loss: total = sum over parts of coefficient * sum / count.
+
+    `sum` is a tensor with a gradient; `count` is added over micro-batches before anything is divided.
+    """
+
+    name: str
+    sum: Tensor
+    count: float
+    coefficient: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way a network trained by an objective may be called.
+
+    `predicts` says what the state at place k speaks of: the token `here` (k) or the `next` one (k + 1).
+    `likelihood` names the estimator that scoring in this mode gives: "exact", "bound" or "pseudo".
+    """
+
+    name: str
+    visibility: Visibility
+    predicts: Literal["here", "next"]
+    likelihood: Literal["exact", "bound", "pseudo"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What costs depend on, for one raw token: used by `model` to count FLOPs without knowing the objective.
+
+    `inputs` and `source_inputs` are the tokens each tower reads per raw token, `asked` the share of the raw
+    tokens whose logits are computed.
+    """
+
+    visibility: Visibility
+    inputs: float = 1.0
+    asked: float = 1.0
+    source_inputs: float = 0.0
+
+
+class Objective(ABC):
+    """One training signal. Subclasses are frozen dataclasses whose fields are the options of the paper.
+
+    An objective turns one window into one Example (`corrupt`), says the modes the trained network may be called
+    in, and can pose one question for evaluation in its own format (`blank`). Nothing is shifted anywhere else.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    stack: ClassVar[Literal["one tower", "two towers"]] = "one tower"
+    decoding: ClassVar[str]
+    """The decoding that fits: left_to_right, mask_predict, diffusion or infill."""
+
+    vocabulary: Vocabulary
+
+    @property
+    @abstractmethod
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes this objective trains, the principal one first."""
+
+    @property
+    @abstractmethod
+    def profile(self) -> Profile:
+        """What one raw token costs."""
+
+    @abstractmethod
+    def corrupt(self, window: Window, key: Key) -> Example:
+        """One window into one Example; a pure function of its arguments."""
+
+    @abstractmethod
+    def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
+        """An Example that asks exactly for the tokens at `hidden`, in this objective's own format.
+
+        Whoever may not see a hidden token does not see it; a causal mode sees what stands before it (hidden
+        tokens included: that is the chain rule), a bidirectional one the tokens that are not hidden.
+
+        Args:
+            ids: (L,) int64 token ids of one text.
+            hidden: (L,) bool, True where the token is asked for.
+            mode: one of `modes` (default: the first).
+        Returns:
+            an Example with one Ask, its targets `ids[hidden]` in order of place. A causal mode leaves out place 0
+            unless a `<bos>` stands there, since nothing precedes it.
+        """
+
+    def describe(self) -> dict[str, object]:
+        """Name and options, as stored in a run: `make(describe(), vocabulary)` gives this objective back."""
+        options = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "vocabulary"}  # type: ignore[attr-defined]
+        return {"name": self.name, **options}
+
+    def mode(self, name: str | None) -> Mode:
+        """The mode of that name; with several and none named, an error that lists them."""
+        if name is None and len(self.modes) == 1:
+            return self.modes[0]
+        if name is None:
+            known = " and ".join(f"'{mode.name}'" for mode in self.modes)
+            raise BothwaysError(f"this model was trained with several visibilities, {known}: say which one to use")
+        for mode in self.modes:
+            if mode.name == name:
+                return mode
+        raise BothwaysError(f"this model was not trained with the visibility '{name}' "
+                            + nearest(name, [mode.name for mode in self.modes]))
+
+
+def ask(where: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None, count: float | None = None,
+        part: str = "loss", coefficient: float = 1.0) -> Ask:
+    """An Ask from numpy arrays; `count` defaults to the number of targets."""
+    return Ask(torch.from_numpy(np.ascontiguousarray(where, dtype=np.int64)),
+               torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64)),
+               None if weights is None else torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)),
+               float(len(targets) if count is None else count), "tokens", part, coefficient)
+
+
+def example(ids: np.ndarray, visibility: Visibility, asks: Sequence[Ask] = (), source: Example | None = None,
+            cross: Visibility | None = None, raw: int | None = None, **facts: np.ndarray) -> Example:
+    """An Example of one document from numpy arrays, with the usual fields."""
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(fact, dtype=np.int64)) for name, fact in facts.items()}
+    inputs = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
+    return Example(inputs, visibility, {**make_fields(len(inputs)), **tensors}, tuple(asks), source, cross,
+                   len(ids) if raw is None else raw)
+
+
+Options = Mapping[str, object]
