@@ -1,0 +1,34 @@
+"""Read both ways, write one way: one Transformer that trains, compares and serves every language-model paradigm.
+
+    >>> import bothways
+    >>> model = bothways.from_pretrained("runs/notes/model")
+    >>> model.generate("Once upon a time", max_new_tokens=40)
+
+Importing this package loads nothing heavy: the names of `bothways.api` are looked up when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["Model", "__version__", "from_pretrained", "see"]
+
+if TYPE_CHECKING:
+    from bothways.api import Model, from_pretrained, see
+
+_PUBLIC = frozenset({"Model", "from_pretrained", "see"})
+
+
+def __getattr__(name: str) -> object:
+    """Names of the public surface, loaded on first use."""
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module("bothways.api"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'bothways' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
