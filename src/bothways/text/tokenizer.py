@@ -1,0 +1,281 @@
+"""Text into token ids and back. Every kind round-trips any text to the byte, and carries the reserved tokens first."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+
+from bothways.batch import RESERVED_TOKENS, Vocabulary
+from bothways.errors import BothwaysError, nearest
+
+Kind = Literal["bpe", "wordpiece", "unigram", "bytes"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_CONTINUES = "\u203f"
+"""Marks a WordPiece piece that continues a word; not in the byte alphabet, so it is never mistaken for text."""
+_SMALLEST = {"bpe": len(RESERVED_TOKENS) + 256, "unigram": len(RESERVED_TOKENS) + 256,
+             "wordpiece": len(RESERVED_TOKENS) + 512, "bytes": len(RESERVED_TOKENS) + 256}
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How to train a tokenizer: a kind and the number of ids it may use, the reserved ones included."""
+
+    kind: Kind = "bpe"
+    size: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BothwaysError(f"unknown tokenizer kind '{self.kind}' {nearest(self.kind, KINDS)}")
+        if self.kind != "bytes" and self.size < _SMALLEST[self.kind]:
+            raise BothwaysError(f"a {self.kind} tokenizer needs a vocabulary of at least {_SMALLEST[self.kind]} "
+                                f"({len(RESERVED_TOKENS)} reserved tokens and every byte), not {self.size}")
+
+
+class Tokenizer:
+    """A trained tokenizer of the `tokenizers` library, with what the rest of the house asks of one.
+
+    Train one with `train`, make one of the words of a text with `words`, or `load` a folder.
+    """
+
+    def __init__(self, core: tokenizers.Tokenizer) -> None:
+        self.core = core
+        missing = [name for i, name in enumerate(RESERVED_TOKENS) if core.token_to_id(name) != i]
+        if missing:
+            raise BothwaysError(f"this tokenizer does not carry the reserved tokens first: '{missing[0]}' is not id "
+                                f"{RESERVED_TOKENS.index(missing[0])}, so train one with bothways instead")
+        self._words = isinstance(core.model, models.WordLevel)
+        self._plain: tokenizers.Tokenizer | None = None
+
+    # --- making one ---
+
+    @classmethod
+    def train(cls, texts: Iterable[str], kind: Kind = "bpe", size: int = 4096) -> Tokenizer:
+        """A tokenizer of `kind` trained on `texts`, with at most `size` ids.
+
+        All kinds work on the 256 bytes of UTF-8 (Radford et al. 2019, section 2.2), so nothing is ever unknown:
+        byte-pair merges (arXiv 1508.07909), WordPiece (longest match first), Unigram (arXiv 1804.10959), or `bytes`
+        without any merge, whose size is fixed.
+
+        Raises:
+            BothwaysError: an unknown kind, or a size that does not hold the reserved tokens and every byte.
+        """
+        config = TokenizerConfig(kind, size)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        reserved = list(RESERVED_TOKENS)
+        if config.kind == "bytes":
+            vocabulary = {name: i for i, name in enumerate([*reserved, *alphabet])}
+            core = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        elif config.kind == "bpe":
+            core = tokenizers.Tokenizer(models.BPE())
+            core.pre_tokenizer = _bytes_first()
+            core.train_from_iterator(texts, trainers.BpeTrainer(
+                vocab_size=size, special_tokens=reserved, initial_alphabet=alphabet, show_progress=False))
+        elif config.kind == "unigram":
+            core = tokenizers.Tokenizer(models.Unigram())
+            core.pre_tokenizer = _bytes_first()
+            core.train_from_iterator(texts, trainers.UnigramTrainer(
+                vocab_size=size, special_tokens=reserved, initial_alphabet=alphabet, show_progress=False))
+        else:
+            core = _train_wordpiece(texts, size, alphabet)
+        core.pre_tokenizer = _bytes_first(longest=64 if config.kind == "wordpiece" else None)
+        core.decoder = decoders.ByteLevel() if config.kind != "wordpiece" else decoders.Sequence(
+            [decoders.Replace(_CONTINUES, ""), decoders.ByteLevel()])
+        return cls(_with_reserved(core))
+
+    @classmethod
+    def words(cls, text: str | Iterable[str]) -> Tokenizer:
+        """A word-level tokenizer whose words are those of `text` itself (or the given words), in order of appearance.
+
+        It is what `see` uses without a model, and what the known source speaks. Unknown words become `<unk>`.
+        """
+        pieces = re.findall(r"<\w+>|\w+|[^\w\s]+", text) if isinstance(text, str) else list(text)
+        words = [*RESERVED_TOKENS, *dict.fromkeys(piece for piece in pieces if piece not in RESERVED_TOKENS)]
+        core = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        core.pre_tokenizer = pre_tokenizers.Whitespace()
+        return cls(_with_reserved(core))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer of a folder (its `tokenizer.json`) or of such a file.
+
+        Raises:
+            BothwaysError: no such file, not a tokenizer, or one without the reserved tokens.
+        """
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise BothwaysError(f"no tokenizer at '{file}'")
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(file)))
+        except BothwaysError as error:
+            raise BothwaysError(f"{file}: {error}") from None
+        except Exception as error:  # the library raises bare Exception
+            raise BothwaysError(f"'{file}' is not a tokenizer file: {error}") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, as `PreTrainedTokenizerFast` of `transformers` reads them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+            "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>",
+            "cls_token": "<cls>", "sep_token": "<sep>", "mask_token": "<mask>",
+        }
+        for name, content in (("tokenizer.json", self.core.to_str(pretty=True)),
+                              ("tokenizer_config.json", json.dumps(settings, indent=2) + "\n")):
+            aside = folder / f".{name}.{os.getpid()}.part"
+            aside.write_text(content, encoding="utf-8")
+            os.replace(aside, folder / name)
+
+    # --- using it ---
+
+    def encode(self, text: str, reserved: bool = True) -> list[int]:
+        """Token ids of `text`, without `<bos>` or `<eos>`.
+
+        With `reserved`, strings such as `<mask>` in the text are the reserved tokens; without, they are plain text.
+        """
+        return list((self.core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str], reserved: bool = True) -> list[list[int]]:
+        """`encode` for many texts, on all cores."""
+        core = self.core if reserved else self._unreserved
+        return [encoding.ids for encoding in core.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """The characters `[start, end)` of `text` that each token of `encode(text)` stands for, leading space included.
+
+        A character that is spread over several tokens belongs to each of them.
+        """
+        return list(self.core.encode(text, add_special_tokens=False).offsets)
+
+    def decode(self, ids: Iterable[int], skip_reserved: bool = True) -> str:
+        """The text of `ids`; exactly the text that was encoded, unless this is a word-level tokenizer.
+
+        Bytes that are not UTF-8 (a character cut in two) become U+FFFD.
+        """
+        table, first = self._bytes, len(RESERVED_TOKENS)
+        known = [int(i) for i in ids]
+        pieces = [table[i] for i in known if 0 <= i < len(table) and not (skip_reserved and i < first)]
+        return (b" " if self._words else b"").join(pieces).decode("utf-8", errors="replace")
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """One printable string a token: text as it stands, line ends as `↵`, loose bytes as `<0xE2>`."""
+        shown = []
+        for i in ids:
+            raw = self._bytes[int(i)]
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError:
+                text = "".join(f"<0x{byte:02X}>" if byte > 127 else chr(byte) for byte in raw)
+            shown.append(text.replace("\r", "").replace("\n", "↵").replace("\t", "⇥"))
+        return shown
+
+    @property
+    def size(self) -> int:
+        """The number of ids."""
+        return self.core.get_vocab_size()
+
+    @property
+    def kind(self) -> str:
+        """bpe, wordpiece, unigram, bytes or words."""
+        if isinstance(self.core.model, models.BPE):
+            return "bytes" if self.size == _SMALLEST["bytes"] else "bpe"
+        return {"WordPiece": "wordpiece", "Unigram": "unigram", "WordLevel": "words"}[type(self.core.model).__name__]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with anything that could change an id."""
+        return hashlib.sha256(self.core.to_str().encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What objectives may know of this tokenizer."""
+        size, first = self.size, len(RESERVED_TOKENS)
+        starts, ends, lengths = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.int64)
+        for i, raw in enumerate(self._bytes):
+            if i < first:
+                continue
+            text = raw.decode("utf-8", errors="replace")
+            starts[i] = self._starts_word(i, text)
+            ends[i] = text.strip().rstrip("\"')]”’").endswith((".", "!", "?"))
+            lengths[i] = len(raw) + self._words  # a word stands for itself and the space after it
+        return Vocabulary(size, {name: i for i, name in enumerate(RESERVED_TOKENS)}, np.arange(size) < first,
+                          starts, ends, lengths)
+
+    # --- tables ---
+
+    def _starts_word(self, i: int, text: str) -> bool:
+        """Space, line end or punctuation opens a word; WordPiece marks the pieces that do not."""
+        if self._words:
+            return True
+        if isinstance(self.core.model, models.WordPiece):
+            return not str(self.core.id_to_token(i)).startswith(_CONTINUES)
+        return text[:1].isspace() or (text.isascii() and not text[:1].isalnum())
+
+    @functools.cached_property
+    def _bytes(self) -> list[bytes]:
+        """The UTF-8 bytes of every id; a reserved token stands for its name."""
+        first = len(RESERVED_TOKENS)
+        names = [str(self.core.id_to_token(i)) for i in range(self.size)]
+        if self._words:
+            return [name.encode() for name in names]
+        byte_of = _byte_of()
+        return [name.encode() if i < first else bytes(byte_of[char] for char in name.removeprefix(_CONTINUES))
+                for i, name in enumerate(names)]
+
+    @property
+    def _unreserved(self) -> tokenizers.Tokenizer:
+        """A twin that reads the names of reserved tokens as plain text: a corpus may speak of `<mask>`."""
+        if self._plain is None:
+            self._plain = tokenizers.Tokenizer.from_str(self.core.to_str())
+            self._plain.encode_special_tokens = True
+        return self._plain
+
+
+def _bytes_first(longest: int | None = None) -> pre_tokenizers.PreTokenizer:
+    """Words with their leading space, written in the byte alphabet; WordPiece also wants them not too long."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if longest is None:
+        return byte_level
+    cut = pre_tokenizers.Split(Regex(f".{{1,{longest}}}"), behavior="isolated")
+    return pre_tokenizers.Sequence([byte_level, cut])
+
+
+def _with_reserved(core: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    core.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in RESERVED_TOKENS])
+    return core
+
+
+def _train_wordpiece(texts: Iterable[str], size: int, alphabet: Sequence[str]) -> tokenizers.Tokenizer:
+    """WordPiece over bytes; every byte is added in both its forms, so that longest match never fails."""
+    trained = tokenizers.Tokenizer(models.WordPiece(unk_token="<unk>", continuing_subword_prefix=_CONTINUES))
+    trained.pre_tokenizer = _bytes_first(longest=64)
+    trained.train_from_iterator(texts, trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=list(RESERVED_TOKENS), initial_alphabet=list(alphabet), show_progress=False,
+        continuing_subword_prefix=_CONTINUES))
+    learned = sorted(trained.get_vocab().items(), key=lambda item: item[1])
+    basic = [*RESERVED_TOKENS, *alphabet, *(_CONTINUES + char for char in alphabet)]
+    names = list(dict.fromkeys([*basic, *(name for name, _ in learned)]))[:size]
+    return tokenizers.Tokenizer(models.WordPiece(
+        vocab={name: i for i, name in enumerate(names)}, unk_token="<unk>", continuing_subword_prefix=_CONTINUES,
+        max_input_chars_per_word=64))
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    """The byte that each character of the byte-level alphabet stands for (GPT-2's printable stand-ins)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others: Iterator[int] = (byte for byte in range(256) if byte not in printable)
+    return {**{chr(byte): byte for byte in printable}, **{chr(256 + n): byte for n, byte in enumerate(others)}}
