@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,19 +14,21 @@ from torch import Tensor
 
 from bothways.batch import Ask, Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError, nearest
+from bothways.objectives.loss import Part, cross_entropy
 from bothways.visibility import Visibility, make_fields
 
 
-class Part(NamedTuple):
-    """A named part of a loss: total = sum over parts of coefficient * sum / count.
+class Network(Protocol):
+    """What a loss needs of a network: its heads."""
 
-    `sum` is a tensor with a gradient; `count` is added over micro-batches before anything is divided.
-    """
+    def logits(self, states: Tensor, head: str = "tokens") -> Tensor: ...
 
-    name: str
-    sum: Tensor
-    count: float
-    coefficient: float = 1.0
+
+class Output(Protocol):
+    """What a loss needs of a network's output: the state of each input, (N, D)."""
+
+    @property
+    def states(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,15 @@ class Profile:
     """What costs depend on, for one raw token: used by `model` to count FLOPs without knowing the objective.
 
     `inputs` and `source_inputs` are the tokens each tower reads per raw token, `asked` the share of the raw
-    tokens whose logits are computed.
+    tokens whose logits are computed. A mixture lists its members' (share, profile) in `mixed`, and the other
+    numbers are then averages over them.
     """
 
     visibility: Visibility
     inputs: float = 1.0
     asked: float = 1.0
     source_inputs: float = 0.0
+    mixed: tuple[tuple[float, Profile], ...] = ()
 
 
 class Objective(ABC):
@@ -69,6 +74,10 @@ class Objective(ABC):
     stack: ClassVar[Literal["one tower", "two towers"]] = "one tower"
     decoding: ClassVar[str]
     """The decoding that fits: left_to_right, mask_predict, diffusion or infill."""
+    tokens: ClassVar[tuple[str, ...]] = ("<bos>", "<eos>")
+    """The reserved tokens it cannot do without."""
+    loaded_from: ClassVar[str | None] = None
+    """`file.py:Class` for an objective of a user's own, which is then its name in `describe`."""
 
     vocabulary: Vocabulary
 
@@ -98,14 +107,55 @@ class Objective(ABC):
             hidden: (L,) bool, True where the token is asked for.
             mode: one of `modes` (default: the first).
         Returns:
-            an Example with one Ask, its targets `ids[hidden]` in order of place. A causal mode leaves out place 0
-            unless a `<bos>` stands there, since nothing precedes it.
+            an Example with one Ask, its targets `ids[hidden]` in order of place. A mode that predicts the next
+            token leaves out place 0, since nothing precedes it; so texts begin with `<bos>`.
         """
+
+    def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        """An Example without Asks whose last place predicts the token that comes after the prompt `ids`.
+
+        Raises:
+            BothwaysError: this objective does not write from left to right.
+        """
+        raise BothwaysError(f"a model trained by '{self.name}' does not write from left to right: "
+                            f"its decoding is {self.decoding}")
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The ids that end writing from left to right."""
+        return frozenset({self.vocabulary.eos})
+
+    def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        """An Example without Asks from which blanks of unknown length, each one `<mask>` in `ids`, are written.
+
+        Raises:
+            BothwaysError: this objective does not write blanks of unknown length.
+        """
+        raise BothwaysError(f"a model trained by '{self.name}' fills blanks of known length, one <mask> for each "
+                            "token; blanks of unknown length need span-corruption or denoising")
+
+    def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
+        """The filled text, from the `ids` given to `infilling` and the tokens written after its inputs."""
+        raise BothwaysError(f"a model trained by '{self.name}' does not write blanks of unknown length")
+
+    def decoding_of(self, mode: Mode | None = None) -> str:
+        """The decoding that fits in that mode: a mixture has one for each member."""
+        return self.decoding
+
+    def loss(self, network: Network, output: Output, example: Example, z_loss: float = 0.0) -> list[Part]:
+        """The named parts of the loss of one packed Example; none where nothing is asked."""
+        return cross_entropy(network.logits, output.states, example, z_loss)
 
     def describe(self) -> dict[str, object]:
         """Name and options, as stored in a run: `make(describe(), vocabulary)` gives this objective back."""
-        options = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "vocabulary"}  # type: ignore[attr-defined]
-        return {"name": self.name, **options}
+        options = {name: getattr(self, name) for name in self.option_names()}
+        return {"name": self.loaded_from or self.name, **options}
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """The options this objective takes, in order."""
+        return tuple(field.name for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+                     if field.init and field.name != "vocabulary")
 
     def mode(self, name: str | None) -> Mode:
         """The mode of that name; with several and none named, an error that lists them."""
@@ -137,6 +187,3 @@ def example(ids: np.ndarray, visibility: Visibility, asks: Sequence[Ask] = (), s
     inputs = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64))
     return Example(inputs, visibility, {**make_fields(len(inputs)), **tensors}, tuple(asks), source, cross,
                    len(ids) if raw is None else raw)
-
-
-Options = Mapping[str, object]

@@ -1,0 +1,145 @@
+"""Masked: some tokens are hidden and asked for where they stand (BERT, arXiv 1810.04805, section 3.1)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bothways.batch import Example, Key, Vocabulary, Window
+from bothways.errors import BothwaysError
+from bothways.objectives.base import Mode, Objective, Profile, ask, example
+from bothways.objectives.noise import stochastic_round
+from bothways.objectives.options import flag, need_ordinary, need_tokens, share
+from bothways.visibility import bidirectional
+
+MODE = Mode("bidirectional", bidirectional, predicts="here", likelihood="pseudo")
+Rate = float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Masked(Objective):
+    """Mean of -log p(x_k | corrupted x) over the selected places k, anew in every epoch (RoBERTa's dynamic masking).
+
+    Options:
+        rate: share of the ordinary tokens selected, or (first, last) for a rate that moves evenly over training
+            (arXiv 2410.24159 goes from 0.3 to 0.15).
+        replace: what stands at a selected place, as percentages `<mask>`-random-unchanged ("80-10-10" is BERT's),
+            or "all" for `<mask>` at every one (arXiv 2202.08005 found it better).
+        whole_words: select words, not tokens.
+    """
+
+    vocabulary: Vocabulary
+    rate: Rate = 0.15
+    replace: str = "80-10-10"
+    whole_words: bool = False
+    name = "masked"
+    summary = "hide some tokens, see both sides, predict the hidden ones"
+    source = "Devlin et al. 2018 (BERT), section 3.1; arXiv 1810.04805"
+    decoding = "mask_predict"
+    tokens = ("<bos>", "<eos>", "<mask>")
+
+    def __post_init__(self) -> None:
+        need_tokens(self.name, self.vocabulary, self.tokens)
+        need_ordinary(self.name, self.vocabulary)
+        object.__setattr__(self, "rate", read_rate(self.name, self.rate))
+        flag(self.name, "whole_words", self.whole_words)
+        read_shares(self.name, self.replace)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        return (MODE,)
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(bidirectional, asked=mean_rate(self.rate))
+
+    @functools.cached_property
+    def _ordinary(self) -> np.ndarray:
+        """The ids a random replacement is drawn from."""
+        return np.flatnonzero(~self.vocabulary.special)
+
+    def corrupt(self, window: Window, key: Key) -> Example:
+        ids, rng = window.ids, key.rng()
+        places = select(ids, self.vocabulary, rate_at(self.rate, key.progress), self.whole_words, rng)
+        return example(self._replaced(ids, places, rng), bidirectional, [ask(places, ids[places])])
+
+    def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
+        return example(np.where(hidden, self.vocabulary.mask, ids), bidirectional,
+                       [ask(np.flatnonzero(hidden), ids[hidden])])
+
+    def _replaced(self, ids: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The text with `<mask>`, a random token or the token itself at the selected places: (L,) int64."""
+        corrupted = ids.copy()
+        masked, random, _ = read_shares(self.name, self.replace)
+        if masked == 1:
+            corrupted[places] = self.vocabulary.mask
+            return corrupted
+        lot = rng.random(len(places))
+        corrupted[places[lot < masked]] = self.vocabulary.mask
+        drawn = places[(lot >= masked) & (lot < masked + random)]
+        corrupted[drawn] = self._ordinary[rng.integers(len(self._ordinary), size=len(drawn))]
+        return corrupted
+
+
+def select(ids: np.ndarray, vocabulary: Vocabulary, rate: float, whole_words: bool, rng: np.random.Generator,
+           first: int = 0) -> np.ndarray:
+    """Places to hide, in rising order: (T,) int64.
+
+    Reserved tokens and places before `first` are never selected. The mean share of the others is `rate`, and at
+    least one is selected where there is one.
+    """
+    able = ~vocabulary.special[ids]
+    able[:first] = False
+    candidates = np.flatnonzero(able)
+    if not len(candidates):
+        return candidates
+    wanted = max(1, stochastic_round(rate * len(candidates), rng))
+    if not whole_words:
+        return np.sort(rng.permutation(candidates)[:wanted])
+    # 1. a word begins where the tokenizer says so, and after anything that cannot be hidden
+    begins = vocabulary.starts_word[ids[candidates]] | (np.diff(candidates, prepend=-2) > 1)
+    words = np.cumsum(begins) - 1
+    # 2. words in random order until enough tokens are hidden; the last is taken by lot, so that the mean is exact
+    sizes = np.bincount(words)
+    order = rng.permutation(len(sizes))
+    ends = np.cumsum(sizes[order])
+    full = int(np.searchsorted(ends, wanted, side="right"))
+    short = wanted - (int(ends[full - 1]) if full else 0)
+    taken = full + int(full < len(order) and (full == 0 or rng.random() < short / sizes[order[full]]))
+    return candidates[np.isin(words, order[:taken])]
+
+
+def rate_at(rate: Rate, progress: float) -> float:
+    """The rate at this progress (0 to 1) through training."""
+    return rate[0] + (rate[1] - rate[0]) * min(max(progress, 0.0), 1.0) if isinstance(rate, tuple) else rate
+
+
+def mean_rate(rate: Rate) -> float:
+    """The rate averaged over training."""
+    return sum(rate) / 2 if isinstance(rate, tuple) else rate
+
+
+def read_rate(objective: str, rate: object) -> Rate:
+    """A rate, or a pair of them, from what a recipe says."""
+    if not isinstance(rate, (tuple, list)):
+        return share(objective, "rate", rate)
+    if len(rate) != 2:
+        raise BothwaysError(f"objective '{objective}': rate is {rate!r}, but a schedule is two rates, the first and "
+                            "the last, such as [0.3, 0.15]")
+    return share(objective, "rate", rate[0]), share(objective, "rate", rate[1])
+
+
+@functools.lru_cache(maxsize=64)
+def read_shares(objective: str, replace: str) -> tuple[float, float, float]:
+    """Shares of `<mask>`, random and unchanged from "80-10-10", or from "all"."""
+    if replace == "all":
+        return 1.0, 0.0, 0.0
+    parts: Sequence[str] = str(replace).split("-")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts) or sum(map(int, parts)) != 100:
+        raise BothwaysError(f"objective '{objective}': replace is {replace!r}, but must be 'all' or three percentages "
+                            "<mask>-random-unchanged that add up to 100, such as '80-10-10'")
+    masked, random, kept = (int(part) / 100 for part in parts)
+    return masked, random, kept

@@ -1,0 +1,193 @@
+"""A mixture: one network trained by several objectives, side by side (GPT-BERT) or one after the other (AntLM)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from bothways.batch import Example, Key, Vocabulary, Window
+from bothways.errors import BothwaysError
+from bothways.objectives.base import Mode, Objective, Profile
+from bothways.objectives.noise import SILVER, spread
+from bothways.objectives.options import choice, is_number
+from bothways.visibility import Visibility
+
+MEMBER = 13
+"""Salt of the sequence that picks members."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An objective and its share, relative to the other members' shares."""
+
+    objective: Objective
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not is_number(self.share) or self.share <= 0:
+            raise BothwaysError(f"objective 'mixture': the share of '{self.objective.name}' is {self.share!r}, but "
+                                "must be a number above 0")
+
+
+@dataclass(frozen=True)
+class Mixture(Objective):
+    """Total = sum over members of share * (member's loss over its own windows).
+
+    Options:
+        members: the objectives and their shares, all for one stack.
+        by: "proportion" gives every window to one member, evenly spread over an epoch (arXiv 2410.24159); "phase"
+            gives each member its share of the training in turn, in the order written (arXiv 2412.03275, 2507.00994).
+
+    Each member's loss is a part named after it, with its share as coefficient (1 by phase). A mixture of one
+    member is that member.
+    """
+
+    vocabulary: Vocabulary
+    members: tuple[Member, ...] = ()
+    by: Literal["proportion", "phase"] = "proportion"
+    name = "mixture"
+    summary = "several objectives train one network, by proportion or by phase"
+    source = "Charpentier and Samuel 2024 (GPT-BERT), arXiv 2410.24159; AntLM, arXiv 2412.03275"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", tuple(self.members))
+        choice(self.name, "by", self.by, ("proportion", "phase"))
+        if not self.members:
+            raise BothwaysError("objective 'mixture' has no members: name at least one, such as "
+                                "'next-token + masked-next'")
+        for member in self.members:
+            if isinstance(member.objective, Mixture):
+                raise BothwaysError("objective 'mixture' holds another mixture: write all members in one list")
+        first = self.members[0].objective
+        for member in self.members[1:]:
+            if member.objective.stack != first.stack:
+                raise BothwaysError(f"a mixture trains one network, but '{first.name}' is for {first.stack} and "
+                                    f"'{member.objective.name}' for {member.objective.stack}: choose members of one "
+                                    "stack")
+        # what the other objectives say in their class, a mixture takes from its first member
+        object.__setattr__(self, "stack", first.stack)
+        object.__setattr__(self, "decoding", first.decoding)
+        object.__setattr__(self, "tokens", tuple(dict.fromkeys(token for member in self.members
+                                                               for token in member.objective.tokens)))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The members' shares, which add up to 1."""
+        total = sum(member.share for member in self.members)
+        return tuple(member.share / total for member in self.members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, unique: a second `masked` is `masked-2`."""
+        seen: list[str] = []
+        for member in self.members:
+            name = member.objective.name
+            seen.append(name if name not in seen else f"{name}-{1 + sum(s.split('-2')[0] == name for s in seen)}")
+        return tuple(seen)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        return tuple(mode for mode, _ in self._dispatch())
+
+    @property
+    def profile(self) -> Profile:
+        mixed = tuple(zip(self.shares, (member.objective.profile for member in self.members), strict=True))
+
+        def mean(number: str) -> float:
+            return sum(part * float(getattr(profile, number)) for part, profile in mixed)
+        if len(mixed) == 1:
+            return mixed[0][1]
+        return Profile(self._commonest(mixed), mean("inputs"), mean("asked"), mean("source_inputs"), mixed)
+
+    def chosen(self, key: Key) -> int:
+        """Which member this window goes to."""
+        ends = list(itertools.accumulate(self.shares))
+        place = key.progress if self.by == "phase" else spread(key, SILVER, MEMBER)
+        return min(int(np.searchsorted(ends, place, side="right")), len(ends) - 1)
+
+    def corrupt(self, window: Window, key: Key) -> Example:
+        chosen = self.chosen(key)
+        example = self.members[chosen].objective.corrupt(window, key)
+        if len(self.members) == 1:
+            return example
+        name, coefficient = self.names[chosen], self.shares[chosen] if self.by == "proportion" else 1.0
+        asks = tuple(replace(ask, part=name if ask.part == "loss" else f"{name}/{ask.part}",
+                             coefficient=ask.coefficient * coefficient) for ask in example.asks)
+        return replace(example, asks=asks)
+
+    def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
+        objective, own = self._of(mode)
+        return objective.blank(ids, hidden, own)
+
+    def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        return self._writer(mode, "left_to_right", "infill").continuation(ids)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        return self._writer(None, "left_to_right", "infill").stops
+
+    def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        return self._writer(mode, "infill").infilling(ids)
+
+    def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
+        return self._writer(None, "infill").read_infilling(ids, written)
+
+    def decoding_of(self, mode: Mode | None = None) -> str:
+        return self._of(mode)[0].decoding
+
+    def describe(self) -> dict[str, object]:
+        members = [{**member.objective.describe(), "share": member.share} for member in self.members]
+        return {"name": self.name, "members": members, "by": self.by}
+
+    def _dispatch(self) -> list[tuple[Mode, Member]]:
+        """Each mode once, with the first member that trains it; a name in use is made unique by the member's."""
+        found: list[tuple[Mode, Member]] = []
+        for name, member in zip(self.names, self.members, strict=True):
+            for mode in member.objective.modes:
+                if any(mode == known for known, _ in found):
+                    continue
+                taken = any(mode.name == known.name for known, _ in found)
+                found.append((replace(mode, name=f"{mode.name} ({name})") if taken else mode, member))
+        return found
+
+    def _of(self, mode: Mode | None) -> tuple[Objective, Mode]:
+        """The member behind a mode, and the mode by the name it has there."""
+        found = self._dispatch()
+        known, member = found[0] if mode is None else next(
+            (pair for pair in found if pair[0].name == mode.name), (self.mode(mode.name), found[0][1]))
+        own = next(own for own in member.objective.modes
+                   if own == known or replace(own, name=known.name) == known)
+        return member.objective, own
+
+    def _writer(self, mode: Mode | None, *decodings: str) -> Objective:
+        """The member that writes in this way; without a mode, the first that does."""
+        if mode is not None:
+            return self._of(mode)[0]
+        objectives = [member.objective for member in self.members]
+        return next((objective for objective in objectives if objective.decoding in decodings), objectives[0])
+
+    @staticmethod
+    def _commonest(mixed: Sequence[tuple[float, Profile]]) -> Visibility:
+        """The visibility with the largest share."""
+        shares: dict[Visibility, float] = {}
+        for part, profile in mixed:
+            shares[profile.visibility] = shares.get(profile.visibility, 0.0) + part
+        return max(shares, key=lambda visibility: shares[visibility])
+
+
+def described_members(members: object) -> list[Mapping[str, object]]:
+    """The members of a recipe as mappings, or one sentence about what is wrong with them."""
+    if not isinstance(members, (list, tuple)) or not members:
+        raise BothwaysError("objective 'mixture': members is a list of objectives, each with a share, such as "
+                            "[{name: next-token, share: 0.5}, {name: masked-next, share: 0.5}]")
+    described: list[Mapping[str, object]] = []
+    for member in members:
+        if not isinstance(member, (str, Mapping)):
+            raise BothwaysError(f"objective 'mixture': a member is {member!r}, but must be a name or a mapping with "
+                                "name, share and options")
+        described.append({"name": member} if isinstance(member, str) else member)
+    return described

@@ -1,0 +1,85 @@
+"""The random pieces that corruptions are made of: numpy in, numpy out, vectorised, nothing about objectives."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from bothways.batch import Key
+
+GOLDEN = (5 ** 0.5 - 1) / 2
+"""Step of the low-discrepancy sequence for diffusion times."""
+SILVER = 2 ** 0.5 - 1
+"""Step of the one that picks a mixture's member. 1, GOLDEN and SILVER are independent over the rationals, so the
+two sequences together are spread evenly over the square: a member drawn by one sees every value of the other."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _offset(seed: int, epoch: int, salt: int) -> float:
+    return float(np.random.default_rng((seed, epoch, salt)).random())
+
+
+def spread(key: Key, step: float, salt: int) -> float:
+    """A number in [0, 1) that is spread evenly over the windows of an epoch (Kronecker's sequence).
+
+    Any run of windows covers the interval with gaps of order 1/n instead of 1/sqrt(n); the offset is random per
+    (seed, epoch), so each number alone is uniform.
+    """
+    return (_offset(key.seed, key.epoch, salt) + key.index * step) % 1.0
+
+
+def stochastic_round(value: float, rng: np.random.Generator) -> int:
+    """A whole number whose mean is `value`."""
+    return int(np.floor(value + rng.random()))
+
+
+def composition(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
+    """`total` cut into `parts` lengths of at least 1, uniformly over all ways to do so: (parts,) int64.
+
+    T5 shuffles `parts - 1` flags over the `total - 1` gaps between items (arXiv 1910.10683, released code).
+    """
+    cuts = np.sort(rng.permutation(total - 1)[:parts - 1]) + 1
+    return np.diff(np.concatenate(([0], cuts, [total])))
+
+
+def poisson_lengths(total: int, mean: float, rng: np.random.Generator) -> np.ndarray:
+    """Span lengths from Poisson(mean), zeros included, until they add up to `total`; the last one is cut to fit."""
+    lengths = rng.poisson(mean, size=max(8, int(2 * total / mean) + 8))
+    while lengths.sum() < total:
+        lengths = np.concatenate((lengths, rng.poisson(mean, size=len(lengths))))
+    ends = np.cumsum(lengths)
+    spans = int(np.searchsorted(ends, total)) + 1
+    lengths = lengths[:spans].astype(np.int64)
+    lengths[-1] -= int(ends[spans - 1]) - total
+    return lengths
+
+
+def place_spans(kept: int, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Put spans between `kept` tokens, each in a gap of its own, so that no two of them touch.
+
+    Returns:
+        starts (S,) int64 in rising order, places in the text of kept and hidden tokens together, and the lengths
+        in that order. Spans beyond the `kept + 1` gaps are dropped.
+    """
+    lengths = lengths[:kept + 1]
+    gaps = np.sort(rng.permutation(kept + 1)[:len(lengths)])
+    return gaps + np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64), lengths
+
+
+def runs(hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends (exclusive) of the contiguous runs of True: two (R,) int64 arrays."""
+    edges = np.diff(np.concatenate(([0], hidden.astype(np.int8), [0])))
+    return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+
+
+def collapse(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """The text with each span replaced by its mark; a span of length 0 inserts one: (L',) int64."""
+    hidden = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.add.at(hidden, starts, 1)
+    np.add.at(hidden, starts + lengths, -1)
+    kept = np.cumsum(hidden)[:-1] == 0
+    places = np.concatenate((np.flatnonzero(kept), starts))
+    # a mark goes before the token that stands at its place: ties are broken by the mark's lower second key
+    rank = np.concatenate((np.ones(int(kept.sum()), np.int64), np.zeros(len(starts), np.int64)))
+    return np.concatenate((ids[kept], marks))[np.lexsort((rank, places))]
