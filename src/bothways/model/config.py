@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,7 +109,8 @@ class ModelConfig:
         letter = self.reach[layer % len(self.reach)]
         return bidirectional if letter == "G" else window(self.local, self.local)
 
-    def _problems(self):  # type: ignore[no-untyped-def]
+    def _problems(self) -> Iterator[str]:
+        """Every contradiction among the choices, each as a sentence that names both."""
         shape = self.shape
         for name in ("vocabulary", "width", "layers", "heads"):
             if getattr(shape, name) < 1:
@@ -119,13 +121,37 @@ class ModelConfig:
         if shape.head_size is None and shape.width % shape.heads:
             yield (f"shape.width {shape.width} does not divide into shape.heads {shape.heads}: "
                    "change one of them or set shape.head_size")
-        if shape.heads % self.key_heads:
+        if shape.heads % max(self.key_heads, 1):
             yield f"shape.heads {shape.heads} does not divide into shape.key_heads {self.key_heads} groups"
-        if self.position.kind == "rotary" and self.head_size % 2:
-            yield f"position.kind 'rotary' turns pairs of numbers, so an odd head size of {self.head_size} cannot carry it"
-        if self.position.kind == "relative" and self.soft_cap is not None:
-            yield "position.kind 'relative' adds to the scores and soft_cap bends them: choose one"
+        for name in ("key_heads", "head_size", "inner"):
+            if (size := getattr(shape, name)) is not None and size < 1:
+                yield f"shape.{name} is {size}, but must be at least 1 (or none, to follow from the other sizes)"
+        yield from self._problems_of_scores()
         if not self.reach or set(self.reach) - set("GL"):
             yield f"reach is '{self.reach}', but is written with the letters G (global) and L (local)"
+        if self.local < 1:
+            yield f"local is {self.local}, but a local layer reaches at least 1 token"
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}, but must lie in [0, 1)"
+        if self.norm.epsilon <= 0:
+            yield f"norm.epsilon is {self.norm.epsilon}, but must be above 0"
+
+    def _problems_of_scores(self) -> Iterator[str]:
+        """Contradictions between what knows places and what scores."""
+        position = self.position
+        if position.kind == "rotary" and self.head_size % 2:
+            yield (f"position.kind 'rotary' turns pairs of numbers, so an odd head size of {self.head_size} "
+                   "cannot carry it: change shape.width, shape.heads or shape.head_size")
+        if position.kind == "sinusoidal" and self.shape.width % 2:
+            yield f"position.kind 'sinusoidal' fills pairs of numbers, so shape.width {self.shape.width} must be even"
+        if position.kind == "relative" and self.soft_cap is not None:
+            yield "position.kind 'relative' adds to the scores and soft_cap bends them: choose one"
+        if position.kind == "relative" and (position.buckets < 4 or position.buckets % 4):
+            yield f"position.buckets is {position.buckets}, but must be a multiple of 4 (two sides, near and far)"
+        if position.kind == "relative" and position.distance <= position.buckets // 2:
+            yield (f"position.distance {position.distance} is no farther than the near half of position.buckets "
+                   f"{position.buckets}: raise the distance or lower the buckets")
+        if position.length < 1:
+            yield f"position.length is {position.length}, but must be at least 1"
+        if self.soft_cap is not None and self.soft_cap <= 0:
+            yield f"soft_cap is {self.soft_cap}, but must be above 0"

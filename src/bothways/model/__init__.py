@@ -1,0 +1,7 @@
+"""Examples to states: one network, one tower or two, whose direction is the visibility it is called with."""
+
+from bothways.model.cache import Cache
+from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
+from bothways.model.language_model import LanguageModel, Output
+
+__all__ = ["Cache", "FeedForward", "LanguageModel", "ModelConfig", "Norm", "Output", "Position", "Shape"]

@@ -1,0 +1,130 @@
+"""The network: embedding, one tower or two, and a head that is read only where something is asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bothways.batch import Example
+from bothways.errors import BothwaysError
+from bothways.model.cache import Cache
+from bothways.model.config import ModelConfig
+from bothways.model.render import Planner
+from bothways.model.tower import Tower
+
+
+@dataclass
+class Output:
+    """What a call of the network returns, rows in the order of the inputs.
+
+    states: (N, D) behind the last norm.
+    source: (M, D) of the other tower, or none.
+    hidden: (N, D) of the embedding and of each layer, if asked for.
+    extras: what else a part of the network has to say (router loads, ...).
+    """
+
+    states: Tensor
+    source: Tensor | None = None
+    hidden: tuple[Tensor, ...] | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+class LanguageModel(nn.Module):
+    """One network for every objective and direction; `config` says all it is."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, shape = config, config.shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.source_tower = Tower(config, shape.source_layers, looks_back=False) if shape.source_layers else None
+        two = self.source_tower is not None
+        self.tower = Tower(config, shape.layers, crosses=two, looks_back=two)
+        self.head = None if config.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.initialise()
+
+    def forward(self, example: Example, cache: Cache | None = None, hidden: bool = False) -> Output:
+        """States of every input token.
+
+        Args:
+            example: one document or many packed; fields on the CPU, inputs on the network's device.
+            cache: what the same documents have read before; the example then brings only new tokens.
+            hidden: also return the states of every layer.
+        Raises:
+            BothwaysError: the example does not fit the stack (a source for one tower, or none for two), or a cache
+                is given where an earlier token could see a later one.
+        """
+        # 1. the other tower
+        source, across = None, None
+        if self.source_tower is not None:
+            source, across = self._across(example, cache)
+        elif example.source is not None:
+            raise BothwaysError("this network has one tower, but the example brings a source: "
+                                "set shape.source_layers above 0 or choose an objective for one tower")
+        # 2. the tower that predicts
+        planner = Planner(example.fields, None, example.inputs.device) if cache is None else cache.begin(example)
+        states, layers = self.tower(self._embed(example.inputs), example.fields, example.visibility, planner, cache,
+                                    across)
+        if cache is not None:
+            cache.finish()
+        return Output(states, source, tuple(layers) if hidden else None)
+
+    def encode(self, source: Example, hidden: bool = False) -> Output:
+        """States of a source alone, by the tower that reads it (or by the only one)."""
+        tower = self.tower if self.source_tower is None else self.source_tower
+        states, layers = tower(self._embed(source.inputs), source.fields, source.visibility,
+                               Planner(source.fields, None, source.inputs.device))
+        return Output(states, None, tuple(layers) if hidden else None)
+
+    def logits(self, states: Tensor, head: str = "tokens") -> Tensor:
+        """Scores over the vocabulary for the given states: (T, D) to (T, V)."""
+        if head != "tokens":
+            raise BothwaysError(f"this network has the head 'tokens', not '{head}'")
+        return F.linear(states, self.embedding.weight if self.head is None else self.head.weight)
+
+    def split_projections(self) -> None:
+        """Separate fused projections (q, k, v and up, gate), as adapters want them; the function stays the same."""
+        for module in list(self.modules()):
+            if module is not self and hasattr(module, "split_projections"):
+                module.split_projections()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Normal(0, 0.02); what writes into the residual stream is scaled by 1 / sqrt(2 layers) (GPT-2)."""
+        depth = max(self.config.shape.layers, self.config.shape.source_layers)
+        for name, weight in self.named_parameters():
+            if "norm" in name.rsplit(".", 2)[-2]:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif name.endswith("bias"):
+                weight.zero_()
+            else:
+                writes = name.endswith(("out.weight", "down.weight"))
+                weight.normal_(0.0, 0.02 / (math.sqrt(2 * depth) if writes else 1.0))
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        embedded = self.embedding(inputs)
+        return embedded if self.config.embedding_scale is None else embedded * self.config.embedding_scale
+
+    def _across(self, example: Example, cache: Cache | None):  # type: ignore[no-untyped-def]
+        """The source's states, and each block's keys, values and plan of them."""
+        blocks, source = self.tower.blocks, None
+        if example.cross is None:
+            raise BothwaysError("this network has two towers, but the example does not say who may look across: "
+                                "give it `cross` (say, `bidirectional`)")
+        if example.source is None and (cache is None or not cache.cross):
+            raise BothwaysError("this network has two towers, but the example brings no source: give one (it may be empty)")
+        pairs = None
+        if example.source is not None:
+            source = self.encode(example.source).states
+            pairs = [block.cross.keys_values(source) for block in blocks]
+        if cache is None:
+            assert example.source is not None and pairs is not None
+            plan = Planner(example.fields, example.source.fields, example.inputs.device).plan(example.cross)
+        else:
+            if example.source is not None and pairs is not None:
+                cache.read_source(example.source, pairs)
+            pairs, plan = cache.cross, cache.cross_planner(example).plan(example.cross)
+        return source, [(keys, values, plan) for keys, values in pairs]

@@ -1,0 +1,110 @@
+"""How a token knows its place: turned queries and keys, tables added to the embedding, or a term in the scores."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bothways.errors import BothwaysError
+from bothways.model.config import ModelConfig
+
+
+@functools.lru_cache(maxsize=16)
+def _angles(length: int, size: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of place times frequency: two (length, size / 2) float32 on the CPU."""
+    frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotary_table(positions: Tensor, size: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rotate` needs for tokens at any places.
+
+    Args:
+        positions: (N,) int64 on the CPU.
+        size: the width of one head.
+        base: the slowest wavelength is about 2 pi base.
+        like: gives the dtype and the device.
+    Returns:
+        cosine and sine, each (N, 1, size / 2).
+    """
+    longest = int(positions.max()) + 1 if len(positions) else 1
+    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base)
+    return (cosine[positions].unsqueeze(1).to(like.device, like.dtype),
+            sine[positions].unsqueeze(1).to(like.device, like.dtype))
+
+
+def rotate(heads: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (k, k + size / 2) of a head by its token's angle (RoFormer, arXiv 2104.09864; Llama's layout).
+
+    Args:
+        heads: (N, H, D) queries or keys.
+        table: cosine and sine from `rotary_table`.
+    """
+    cosine, sine = table
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector for each place (BERT, GPT-2)."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(length, width))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(N,) places to (N, D) vectors."""
+        if len(positions) and int(positions.max()) >= len(self.weight):
+            raise BothwaysError(f"a text of {int(positions.max()) + 1} tokens is longer than the {len(self.weight)} places "
+                                "this network has learned: shorten it, or raise position.length before training")
+        return nn.functional.embedding(positions.to(self.weight.device), self.weight)
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed waves: sine on even, cosine on odd numbers (arXiv 1706.03762, section 3.5)."""
+
+    def __init__(self, width: int, base: float) -> None:
+        super().__init__()
+        self.width, self.base = width, base
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """(N,) places to (N, D) float32 vectors on the CPU."""
+        longest = int(positions.max()) + 1 if len(positions) else 1
+        cosine, sine = _angles(1 << (longest - 1).bit_length(), self.width, self.base)
+        return torch.stack((sine[positions], cosine[positions]), dim=-1).flatten(-2)
+
+
+class RelativeBias(nn.Module):
+    """A trained number for each head and bucket of distance, added to the scores (T5, arXiv 1910.10683, section 2.1).
+
+    Near distances have a bucket each, far ones share buckets that widen logarithmically up to `distance`. A tower
+    that looks both ways spends half of the buckets on each side; one that only looks back spends all on the left.
+    """
+
+    def __init__(self, config: ModelConfig, both_sides: bool) -> None:
+        super().__init__()
+        self.buckets, self.distance, self.both_sides = config.position.buckets, config.position.distance, both_sides
+        self.weight = nn.Parameter(torch.empty(self.buckets, config.shape.heads))
+
+    def bucket(self, relative: Tensor) -> Tensor:
+        """The bucket of each relative place (key minus query), int64 of any shape."""
+        buckets, first = self.buckets, torch.zeros_like(relative)
+        if self.both_sides:
+            buckets //= 2
+            first = (relative > 0).long() * buckets
+            distance = relative.abs()
+        else:
+            distance = (-relative).clamp(min=0)
+        near = buckets // 2
+        far = near + (torch.log(distance.clamp(min=1).float() / near) / math.log(self.distance / near)
+                      * (buckets - near)).long()
+        return first + torch.where(distance < near, distance, far.clamp(max=buckets - 1))
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Places (B, Lq) and (B, Lk) on the CPU to terms (B, H, Lq, Lk)."""
+        buckets = self.bucket(keys.unsqueeze(-2) - queries.unsqueeze(-1)).to(self.weight.device)
+        return nn.functional.embedding(buckets, self.weight).permute(0, 3, 1, 2)

@@ -1,0 +1,317 @@
+"""The planner: a visibility and the fields of real tokens become the cheapest exact way to attend.
+
+Nothing here touches states. A `Plan` says how flat rows of tokens are laid out for batched calls, and what each
+call may skip: documents attend one by one (so no padding and no grid over the whole row exists), equal lengths
+share one call, a causal flag stands for a triangle, and only what is left becomes a dense grid.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bothways.visibility import (
+    AllOf,
+    AnyOf,
+    Bidirectional,
+    Causal,
+    Fields,
+    IntoPrefix,
+    SameDocument,
+    Valid,
+    Visibility,
+    Window,
+    window,
+)
+
+CALL = 40_000
+"""What one more batched call costs, in score elements: shorter documents are padded up rather than pay it."""
+
+
+class Side(NamedTuple):
+    """Where the rows of queries (or keys) lie in the slots of the batched calls.
+
+    take: (M,) the row in each slot, or none when slots are the rows themselves.
+    back: (N,) the slot of each row.
+    spare: (P,) slots that only fill up a call.
+    """
+
+    take: Tensor | None = None
+    back: Tensor | None = None
+    spare: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One batched call: `batch` documents with `queries` query slots and `keys` key slots each.
+
+    first_query, first_key: the slot where the call begins.
+    causal: slot k sees slots up to k (queries and keys are then the same tokens).
+    grid: (batch or 1, queries or 1, keys) bool, `True` where a query may see a key; none: everything, or `causal`.
+    blind: some query of the grid may see nothing.
+    query_places, key_places: the `position` field in each slot, (batch or 1, L) on the CPU, for score terms.
+    """
+
+    batch: int
+    queries: int
+    keys: int
+    first_query: int = 0
+    first_key: int = 0
+    causal: bool = False
+    grid: Tensor | None = None
+    blind: bool = False
+    query_places: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
+    key_places: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
+    _rendered: dict[torch.dtype, Tensor] = field(default_factory=dict)
+
+    def seen(self, device: torch.device) -> Tensor | None:
+        """(batch or 1, queries or 1, keys) bool, also where a flag stands for it; none if everything is seen."""
+        return _triangle(self.queries, device) if self.causal else self.grid
+
+    def additive(self, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """0 where a query may see, -inf elsewhere: (batch or 1, 1, queries or 1, keys); none if everything is seen."""
+        if self.causal:
+            return _additive_triangle(self.queries, dtype, device)
+        if self.grid is not None and dtype not in self._rendered:
+            self._rendered[dtype] = _additive(self.grid, dtype)
+        return self._rendered.get(dtype)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf")).unsqueeze(1)
+
+
+@functools.lru_cache(maxsize=64)
+def _triangle(length: int, device: torch.device) -> Tensor:
+    return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
+
+
+@functools.lru_cache(maxsize=64)
+def _additive_triangle(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _additive(_triangle(length, device), dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How to attend: `calls` over slots. Queries whose slots no call covers see nothing."""
+
+    visibility: Visibility
+    queries: Side
+    keys: Side
+    calls: tuple[Call, ...]
+    query_slots: int
+    key_slots: int
+
+    @property
+    def form(self) -> str:
+        """The rendering's name, for people: nothing, full, causal or grid."""
+        if not self.calls:
+            return "nothing"
+        if any(call.grid is not None for call in self.calls):
+            return "grid"
+        return "causal" if any(call.causal for call in self.calls) else "full"
+
+    @property
+    def whole(self) -> bool:
+        """Whether calls cover every slot of queries, so that results need no zeros beneath them."""
+        covered = sum(call.batch * call.queries for call in self.calls)
+        return bool(self.calls) and covered == self.query_slots
+
+
+class Planner:
+    """Renders visibilities over the tokens of one batch, each distinct value once."""
+
+    def __init__(self, queries: Fields, keys: Fields | None, device: torch.device) -> None:
+        """`keys` none: the tokens look at themselves."""
+        self.queries, self.keys, self.device = queries, keys, device
+        self._plans: dict[Visibility, Plan] = {}
+
+    def plan(self, visibility: Visibility) -> Plan:
+        """The plan of this value over this batch."""
+        if visibility not in self._plans:
+            self._plans[visibility] = render(visibility, self.queries, self.keys, self.device)
+        return self._plans[visibility]
+
+
+def simplify(visibility: Visibility, queries: Fields, keys: Fields) -> Visibility | bool:
+    """What is left to check between these tokens: a smaller value, or True or False if it is decided for all pairs.
+
+    Fields may have any shape; a decision holds for every query with every key.
+    """
+    match visibility:
+        case Bidirectional():
+            return True
+        case Valid():
+            return _all_or_none(keys["valid"] == 1, visibility)
+        case IntoPrefix():
+            return _all_or_none(keys["prefix"] == 1, visibility)
+        case Causal():
+            return True if _empty(queries, keys) or keys["index"].max() <= queries["index"].min() else visibility
+        case Window(left, right):
+            if _empty(queries, keys):
+                return True
+            behind = int(queries["index"].max() - keys["index"].min())
+            ahead = int(keys["index"].max() - queries["index"].min())
+            fits = (left is None or behind <= left) and (right is None or ahead <= right)
+            return True if fits else visibility
+        case AllOf(parts) | AnyOf(parts):
+            decisive = isinstance(visibility, AnyOf)
+            rest = [simplify(part, queries, keys) for part in _without_useless_reach(visibility, parts)]
+            if decisive in rest:
+                return decisive
+            open_parts = frozenset(part for part in rest if not isinstance(part, bool))
+            if not open_parts:
+                return not decisive
+            return next(iter(open_parts)) if len(open_parts) == 1 else type(visibility)(open_parts)
+    return visibility
+
+
+def _without_useless_reach(visibility: Visibility, parts: frozenset[Visibility]) -> frozenset[Visibility]:
+    """Beside `causal`, how far a window reaches to the right decides nothing."""
+    if not isinstance(visibility, AllOf) or Causal() not in parts:
+        return parts
+    return frozenset(window(part.left) if isinstance(part, Window) else part for part in parts)
+
+
+def _empty(queries: Fields, keys: Fields) -> bool:
+    return queries["index"].numel() == 0 or keys["index"].numel() == 0
+
+
+def _all_or_none(seen: Tensor, visibility: Visibility) -> Visibility | bool:
+    return True if bool(seen.all()) else visibility if bool(seen.any()) else False
+
+
+class Span(NamedTuple):
+    """A document's tokens in a flat row: `length` rows from `first`."""
+
+    first: int
+    length: int
+
+
+def _spans(fields: Fields) -> dict[int, Span] | None:
+    """Where each document lies, or none if one is scattered."""
+    documents, lengths = torch.unique_consecutive(fields["document"], return_counts=True)
+    spans, first = {}, 0
+    for document, length in zip(documents.tolist(), lengths.tolist(), strict=True):
+        spans[document] = Span(first, length)
+        first += length
+    return spans if len(spans) == len(lengths) else None
+
+
+def render(visibility: Visibility, queries: Fields, keys: Fields | None, device: torch.device) -> Plan:
+    """The cheapest exact plan for flat rows of tokens.
+
+    Args:
+        visibility: who may see whom, the layer's reach included.
+        queries: CPU fields (N,) of the tokens that look.
+        keys: CPU fields (M,) of those looked at; none for the same tokens.
+        device: where index tensors and grids go.
+    """
+    themselves = keys is None
+    keys = queries if keys is None else keys
+    n_queries, n_keys = len(queries["index"]), len(keys["index"])
+    # 1. pair each document's queries with its keys if none sees across, else the whole row with itself
+    parts = visibility.conjuncts()
+    spans = _spans(queries) if SameDocument() in parts else None
+    key_spans = spans if themselves or spans is None else _spans(keys)
+    if spans is not None and key_spans is not None:
+        pairs = [(span, key_spans[document]) for document, span in spans.items() if document in key_spans]
+        parts -= {SameDocument()}
+    else:
+        pairs = [(Span(0, n_queries), Span(0, n_keys))] if n_queries and n_keys else []
+    left: Visibility | bool = AllOf(parts) if parts else True
+    # 2. documents of like lengths share a call; rows without a partner come behind
+    buckets = _buckets(pairs)
+    query_slots, key_slots = _slots(buckets, 0, n_queries), _slots(buckets, 1, n_keys)
+    # 3. what is left to check within each call
+    rising = themselves and _rising(queries, pairs)
+    calls, first_query, first_key = [], 0, 0
+    for bucket in buckets:
+        size = len(bucket), max(query.length for query, _ in bucket), max(key.length for _, key in bucket)
+        call = _call(size, (first_query, first_key), (query_slots, key_slots), (queries, keys), left, rising, device)
+        calls += [call] if call is not None else []
+        first_query, first_key = first_query + size[0] * size[1], first_key + size[0] * size[2]
+    return Plan(visibility, _side(query_slots, n_queries, device), _side(key_slots, n_keys, device), tuple(calls),
+                len(query_slots), len(key_slots))
+
+
+def _rising(fields: Fields, pairs: Sequence[tuple[Span, Span]]) -> bool:
+    """Whether indexes rise by place in every span, so that a triangle over slots is the causal grid."""
+    rises = fields["index"][1:] > fields["index"][:-1]
+    rises[[query.first - 1 for query, _ in pairs if query.first > 0]] = True
+    return bool(rises.all())
+
+
+def _buckets(pairs: Sequence[tuple[Span, Span]]) -> list[list[tuple[Span, Span]]]:
+    """Pairs that share a call: equal lengths, or lengths near enough that filling up is cheaper than a call more."""
+    if len({(query.length, key.length) for query, key in pairs}) == 1:
+        return [list(pairs)]
+    buckets: list[list[tuple[Span, Span]]] = []
+    queries = keys = real = 0
+    for pair in sorted(pairs, key=lambda pair: (-pair[1].length, -pair[0].length)):
+        query, key = pair[0].length, pair[1].length
+        real += query * key
+        queries = max(queries, query)
+        if not buckets or (len(buckets[-1]) + 1) * queries * keys - real > CALL:
+            buckets.append([])
+            queries, keys, real = query, key, query * key
+        buckets[-1].append(pair)
+    return buckets
+
+
+def _slots(buckets: Sequence[Sequence[tuple[Span, Span]]], side: int, rows: int) -> Tensor:
+    """The row in each slot, -1 in spare ones; rows that no pair has come last: (M,) int64."""
+    slots = []
+    for bucket in buckets:
+        firsts, lengths = torch.tensor([pair[side] for pair in bucket]).unsqueeze(-1).unbind(1)
+        place = torch.arange(int(lengths.max()))[None]
+        slots.append(torch.where(place < lengths, firsts + place, -1).flatten())
+    found = torch.cat(slots) if slots else torch.empty(0, dtype=torch.long)
+    alone = torch.ones(rows, dtype=torch.bool)
+    alone[found[found >= 0]] = False
+    return torch.cat((found, alone.nonzero().flatten()))
+
+
+def _side(slots: Tensor, rows: int, device: torch.device) -> Side:
+    """Index tensors for one side, none where slots are the rows in order."""
+    if len(slots) == rows and torch.equal(slots, torch.arange(rows)):
+        return Side()
+    spare = slots < 0
+    back = torch.empty(rows, dtype=torch.long)
+    back[slots[~spare]] = (~spare).nonzero().flatten()
+    return Side(slots.clamp(min=0).to(device), back.to(device), spare.nonzero().flatten().to(device))
+
+
+def _call(size: tuple[int, int, int], first: tuple[int, int], slots: tuple[Tensor, Tensor],
+          fields: tuple[Fields, Fields], left: Visibility | bool, rising: bool, device: torch.device) -> Call | None:
+    """One bucket as a call, its grid drawn if one is needed; none if nobody in it sees anything."""
+    batch = size[0]
+    rows = [side[begin:begin + batch * width].view(batch, width)
+            for side, begin, width in zip(slots, first, size[1:], strict=True)]
+    real = [row >= 0 for row in rows]
+    # 1. spare slots borrow the facts of the longest document: they decide nothing
+    inside = [{name: fact[torch.where(is_real, row, row[is_real.sum(-1).argmax()])] for name, fact in facts.items()}
+              for row, is_real, facts in zip(rows, real, fields, strict=True)]
+    left = left if isinstance(left, bool) else simplify(left, *inside)
+    if left is False:
+        return None
+    # 2. spare keys lie behind the real ones, so a triangle hides them; everything else needs a grid
+    flag = left == Causal() and rising
+    grid, blind = None, False
+    if not flag and not (left is True and bool(real[1].all())):
+        grid = real[1].unsqueeze(-2)
+        grid = grid if left is True else left.allows(*inside) & grid
+        blind = not bool(grid.any(dim=-1).logical_or(~real[0]).all())
+        grid = grid[:1] if bool((grid == grid[:1]).all()) else grid
+    places = [_shared(facts.get("position", facts["index"])) for facts in inside]
+    return Call(*size, *first, flag, None if grid is None else grid.to(device), blind, *places)
+
+
+def _shared(places: Tensor) -> Tensor:
+    """(batch, L) places, or (1, L) if all documents agree."""
+    return places[:1] if bool((places == places[:1]).all()) else places
