@@ -46,6 +46,11 @@ class Trained:
         """The number format of the weights."""
         return next(self.network.parameters()).dtype
 
+    @property
+    def readable(self) -> bool:
+        """Whether there is a tokenizer; a foreign folder without one speaks in ids only."""
+        return getattr(self.tokenizer, "readable", True)
+
     def mode(self, name: str | None = None) -> Mode:
         """The mode of that name; none stands for the only one.
 

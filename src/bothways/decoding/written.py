@@ -1,0 +1,90 @@
+"""What a decoding gives back, and text that grows by whole characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+StoppedBy = Literal["end", "stop", "length", "positions", "filled"]
+"""end: the model ended the text; stop: a stop string or id; length: max_new_tokens; positions: the network has no
+more places; filled: every blank is filled."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written for one prompt.
+
+    ids: the new tokens (for `fill`: the whole text with its blanks filled), without the one that ended them.
+    logprobs: natural log probability of each new token under the network, before temperature and filters.
+    text: the ids as text, cut before a stop string; none without a tokenizer.
+    steps, network_evaluations: passes that wrote something, and passes in all (a shared pass counts for each prompt).
+    seconds: wall clock of the whole call, which writes all its prompts together.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    stopped_by: StoppedBy
+    text: str | None = None
+    steps: int = 0
+    network_evaluations: int = 0
+    seconds: float = 0.0
+
+
+class Decodes(Protocol):
+    """The one thing that is needed of a tokenizer here."""
+
+    def decode(self, ids: list[int], skip_reserved: bool = True) -> str: ...
+
+
+class GrowingText:
+    """Text from tokens as they come: only whole characters, and nothing that may become a stop string.
+
+    A token may end inside a character; its bytes wait for the next one. Decoding looks at a few last tokens only, so
+    the work per token does not grow with the text.
+    """
+
+    def __init__(self, tokenizer: Decodes, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.stop = tuple(string for string in stop if string)
+        self.text = ""
+        self.stopped = False
+        self._given = 0
+        # tokens from `_start` to `_read` are context, what they say is not part of `text`; later ones are not read yet
+        self._ids: list[int] = list(context)
+        self._start, self._read = 0, len(self._ids)
+
+    def add(self, token: int) -> str:
+        """Take one token; returns the text that is now certain, often a few characters, sometimes none."""
+        self._ids.append(token)
+        known = self.tokenizer.decode(self._ids[self._start:self._read])
+        grown = self.tokenizer.decode(self._ids[self._start:])
+        if len(grown) > len(known) and not grown.endswith("\ufffd"):
+            self._take(grown[len(known):])
+        return self._give(final=False)
+
+    def finish(self) -> str:
+        """The rest, once no token comes any more."""
+        if not self.stopped:
+            known = self.tokenizer.decode(self._ids[self._start:self._read])
+            self._take(self.tokenizer.decode(self._ids[self._start:])[len(known):])
+        return self._give(final=True)
+
+    def _take(self, new: str) -> None:
+        longest = max(map(len, self.stop), default=0)
+        begin = max(0, len(self.text) - longest)
+        self.text += new
+        self._start, self._read = self._read, len(self._ids)
+        found = [place for string in self.stop if (place := self.text.find(string, begin)) >= 0]
+        if found:
+            self.text, self.stopped = self.text[:min(found)], True
+
+    def _give(self, final: bool) -> str:
+        """What has not been given yet, less a tail that may be the beginning of a stop string."""
+        end = len(self.text)
+        if not (final or self.stopped):
+            end -= max((k for string in self.stop for k in range(1, len(string)) if self.text.endswith(string[:k])),
+                       default=0)
+        piece = self.text[self._given:end]
+        self._given = max(self._given, end)
+        return piece

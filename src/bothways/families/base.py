@@ -1,0 +1,116 @@
+"""What a family is: a config translation and a weight-name map, each in both directions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bothways.batch import Vocabulary
+from bothways.errors import BothwaysError
+from bothways.model.config import ModelConfig
+
+Direction = Literal["causal", "bidirectional", "two towers"]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One of our tensors and the published ones that make it up, laid one under the other.
+
+    `rows` are the first dimensions of the parts (sum: ours); a link of one part needs none.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    rows: tuple[int, ...] = ()
+
+
+class Family(ABC):
+    """A published architecture as data. One value a class of `transformers`; see `families.KNOWN`."""
+
+    model_type: ClassVar[str]
+    architecture: ClassVar[str]
+    direction: ClassVar[Direction]
+    objective: ClassVar[str]
+    """The objective of a folder of this family that does not say its own."""
+    aliases: ClassVar[frozenset[str]] = frozenset()
+    """Published names that repeat a tied tensor and may be passed over when reading."""
+
+    @abstractmethod
+    def obstacle(self, config: ModelConfig) -> str | None:
+        """The choice in `config` that this family does not have, as a phrase; none when it fits."""
+
+    @abstractmethod
+    def to_config(self, config: ModelConfig) -> dict[str, Any]:
+        """The entries of the published `config.json` that describe the network."""
+
+    @abstractmethod
+    def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
+        """Our config for a published one.
+
+        Raises:
+            BothwaysError: the published config makes a choice we cannot follow, or lacks an entry.
+        """
+
+    @abstractmethod
+    def links(self, config: ModelConfig) -> Iterator[Link]:
+        """Every tensor of the network, once."""
+
+    def export(self, weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        """Our tensors under the published names, fused ones split."""
+        published: dict[str, Tensor] = {}
+        for link in self.links(config):
+            tensor = weights[link.ours]
+            parts = [tensor] if len(link.theirs) == 1 else tensor.split(list(link.rows), dim=0)
+            published.update({name: part.contiguous() for name, part in zip(link.theirs, parts, strict=True)})
+        return published
+
+    def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
+               where: str) -> dict[str, Tensor]:
+        """Published tensors under our names, split ones joined; every entry is accounted for.
+
+        Raises:
+            BothwaysError: missing and unknown names, all in one sentence; parts that do not fit together.
+        """
+        links = list(self.links(config))
+        expected = {name for link in links for name in link.theirs}
+        account(published.keys() - self.aliases, expected, where)
+        ours: dict[str, Tensor] = {}
+        for link in links:
+            parts = [published[name] for name in link.theirs]
+            for name, part, rows in zip(link.theirs, parts, link.rows, strict=False):
+                if part.shape[:1] != (rows,) or part.shape[1:] != parts[0].shape[1:]:
+                    wanted = (rows, *parts[0].shape[1:])
+                    raise BothwaysError(f"{where}: {name} has shape {tuple(part.shape)}, but config.json asks for {wanted}")
+            ours[link.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return ours
+
+
+def account(found: Iterable[str], expected: set[str], where: str) -> None:
+    """Refuse a set of names that is not the expected one, naming all that is missing and all that is unknown."""
+    missing, unknown = sorted(expected - set(found)), sorted(set(found) - expected)
+    sides = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"holds the unknown {', '.join(unknown)}"] * bool(unknown)
+    if sides:
+        raise BothwaysError(f"{where} does not fit config.json: it {' and '.join(sides)}")
+
+
+def token_ids(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The special ids every published config names."""
+    names = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>"}
+    return {entry: vocabulary.ids.get(token) for entry, token in names.items()}
+
+
+def demand(stored: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Refuse a published config without these entries, all of them named at once."""
+    missing = [name for name in names if stored.get(name) is None]
+    if missing:
+        raise BothwaysError(f"{where} lacks {', '.join(missing)}")
+
+
+def first(*choices: tuple[bool, str]) -> str | None:
+    """The phrase of the first choice that stands in the way."""
+    return next((phrase for stands, phrase in choices if stands), None)

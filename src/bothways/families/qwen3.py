@@ -1,0 +1,16 @@
+"""Qwen3 (arXiv 2505.09388) as `transformers.Qwen3ForCausalLM`: the LLaMA block with query-key norm."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bothways.families.llama import Llama
+
+
+class Qwen3(Llama):
+    """Queries and keys are normed per head; only its attention could have biases, so ours do not fit."""
+
+    model_type: ClassVar[str] = "qwen3"
+    architecture: ClassVar[str] = "Qwen3ForCausalLM"
+    query_key: ClassVar[bool] = True
+    biases: ClassVar[tuple[str, ...]] = ()
