@@ -1,0 +1,16 @@
+"""Examples to weights: a budget, an optimiser on float32 masters, and steps that can be killed and resumed to the bit.
+
+    >>> from bothways.training import TrainConfig, train
+    >>> run = train(TrainConfig(objective="masked", budget="2min"), prepared, "run")
+"""
+
+from bothways.training.budget import Budget, Cost
+from bothways.training.config import Averaging, Record, Schedule, TrainConfig, load, read
+from bothways.training.precision import Found, find
+from bothways.training.run import Run, flops_per_token, resolved, tokens_per_step, train
+from bothways.training.watchers import Console, JsonLines, Outlook, TensorBoard, Watcher
+from bothways.training.watchers import read as read_metrics
+
+__all__ = ["Averaging", "Budget", "Console", "Cost", "Found", "JsonLines", "Outlook", "Record", "Run", "Schedule",
+           "TensorBoard", "TrainConfig", "Watcher", "find", "flops_per_token", "load", "read", "read_metrics",
+           "resolved", "tokens_per_step", "train"]

@@ -1,0 +1,66 @@
+"""A budget in seconds becomes a number of steps, once. The number is written down, so that the run can be repeated.
+
+The steps that are timed train a network that is then thrown away: training starts from step 0 after them, and the
+clock has no other way into the result than the recorded number.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bothways.errors import BothwaysError
+from bothways.training.budget import Budget, steps_of
+from bothways.training.data import Batches, Place
+from bothways.training.files import read_json, write_json
+from bothways.training.loop import Loop
+
+WARM = 3
+"""Steps before the clock counts: first calls allocate, plan and choose kernels."""
+SHARE = 0.05
+"""Of the budget that timing may take, between the bounds below."""
+SHORTEST, LONGEST, FEWEST, MOST = 0.5, 10.0, 3, 200
+
+
+def calibrate(file: Path, budget: Budget, make: Callable[[], tuple[Loop, Batches]]) -> dict[str, Any]:
+    """The record in `file`, made if it is not there: seconds, seconds_per_step, steps, timed.
+
+    Args:
+        budget: in seconds.
+        make: a fresh loop and its batches; called only when something has to be timed.
+    """
+    if file.exists():
+        record = read_json(file)
+        if record.get("seconds") != budget.amount:
+            raise BothwaysError(f"{file} was made for a budget of {record.get('seconds')} seconds, not "
+                                f"{budget.amount}: choose another folder, or remove the file to measure again")
+        return record
+    times = _times(make, min(LONGEST, max(SHORTEST, SHARE * budget.amount)))
+    each = statistics.median(times)
+    record = {"seconds": budget.amount, "seconds_per_step": each, "steps": steps_of(budget, 1.0, 1.0, each),
+              "timed": len(times), "threads": torch.get_num_threads()}
+    write_json(file, record)
+    return record
+
+
+def _times(make: Callable[[], tuple[Loop, Batches]], seconds: float) -> list[float]:
+    """The time of each step after the warm ones, until `seconds` have gone by."""
+    loop, batches = make()
+    times: list[float] = []
+    began = before = time.perf_counter()
+    for batch in batches.stream(1, Place(), loop.config.prefetch):
+        loop.step(batch)
+        if loop.device.type == "cuda":
+            torch.cuda.synchronize(loop.device)
+        now = time.perf_counter()
+        times.append(now - before)
+        before = now
+        timed = len(times) - WARM
+        if timed >= MOST or (timed >= FEWEST and now - began > seconds):
+            break
+    return times[WARM:] or times

@@ -1,0 +1,392 @@
+"""A run from its config to a trained model in a folder; called again with the same config it goes on where it was.
+
+    config.json         every choice, the objective with all its options, the text's fingerprint
+    environment.json    versions, processor, threads, number format
+    calibration.json    only for a budget in seconds: the number of steps it pays for
+    metrics.jsonl       one line per logged step and per held-out measurement
+    checkpoints/        see `checkpoint`
+    model/              the trained model, in the Hugging Face layout
+    summary.json        tokens, FLOPs, seconds and steps spent, and the last losses
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bothways.errors import BothwaysError
+from bothways.training import checkpoint
+from bothways.training.budget import Cost, steps_of
+from bothways.training.calibration import calibrate
+from bothways.training.config import TrainConfig
+from bothways.training.data import Batches, Place
+from bothways.training.environment import describe as describe_environment
+from bothways.training.files import plain, read_json, write_json
+from bothways.training.held_out import SEED as HELD_OUT_SEED
+from bothways.training.held_out import HeldOut
+from bothways.training.loop import Loop, NotFinite, Totals
+from bothways.training.precision import Found, find
+from bothways.training.schedule import geometric
+from bothways.training.signals import Stop
+from bothways.training.watchers import Console, JsonLines, Outlook, Watcher, Watchers
+
+LINES = 1000
+"""About how many steps a run logs unless it is told."""
+KEPT = 2
+"""Checkpoints kept to resume from."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of a run. All four currencies are what was really spent."""
+
+    folder: Path
+    steps: int
+    tokens: int
+    flops: float
+    seconds: float
+    loss: float
+    held_out: dict[str, Any] | None
+    parameters: dict[str, int]
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model."""
+        return self.folder / "model"
+
+    def load(self) -> Any:
+        """The trained model: a `families.folder.Trained`."""
+        from bothways.families import folder
+
+        return folder.load(self.model)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a run is made of, before its first step."""
+
+    config: TrainConfig
+    objective: Any
+    prepared: Any
+    folder: Path
+    precision: Found
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @functools.cached_property
+    def flops_per_token(self) -> float:
+        return flops_per_token(self.config, self.objective, self.prepared)
+
+    @functools.cached_property
+    def tokens_per_step(self) -> float:
+        return tokens_per_step(self.prepared.train, self.config.batch_tokens)
+
+    def loop(self, steps: int) -> Loop:
+        """A fresh network, its first weights a function of the seed alone."""
+        from bothways.model import LanguageModel
+
+        torch.manual_seed(self.config.seed)
+        network = LanguageModel(self.config.model).to(self.precision.device, self.precision.dtype)
+        return Loop(self.config, self.objective, network, self.precision, steps)
+
+    def batches(self, steps: int) -> Batches:
+        config = self.config
+        return Batches(self.prepared.train, self.objective, seed=config.seed, tokens=config.batch_tokens, steps=steps,
+                       micro=config.micro_batch)
+
+
+def train(config: TrainConfig, prepared: Any, folder: str | Path, *, watchers: Sequence[Watcher] = (),
+          threads: int | None = None, show: bool = True) -> Run:
+    """Train one model.
+
+    Args:
+        config: all choices; the vocabulary's size and, for an objective that needs two towers and a config with
+            one, the towers are filled in (`resolved`).
+        prepared: a `text.prepare.Prepared`: tokenizer, `train` and `valid` windows.
+        folder: the run's; if it holds checkpoints of the same config, the run goes on from the last one.
+        watchers: who else looks on.
+        threads: of torch; results repeat to the bit only with the same number. As it is when none.
+        show: print the plan and progress.
+    Raises:
+        BothwaysError: the folder holds another run; a checkpoint that cannot be used; a full disk or a loss that is
+            not finite (exit code 1); Ctrl-C or SIGTERM, after a checkpoint (exit code 130).
+    """
+    # 1. what is asked for
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if config.keep_memory:
+        from bothways.model.allocator import keep_memory
+
+        keep_memory()
+    job = _claim(config, prepared, Path(folder))
+    if (finished := _finished(job)) is not None:
+        return finished
+    # 2. how long it takes
+    steps = _steps(job)
+    loop, batches = job.loop(steps), job.batches(steps)
+    held_out = HeldOut(prepared.valid, job.objective, tokens=job.config.record.held_out_tokens,
+                       micro=job.config.micro_batch)
+    # 3. where it stands
+    checkpoint.sweep(job.checkpoints)
+    _resume(job, loop)
+    # 4. the steps that are left, and what they led to
+    every = job.config.record.log_every or max(1, steps // LINES)
+    everyone = Watchers([JsonLines(job.folder / "metrics.jsonl", every), *([Console()] if show else []), *watchers])
+    done = False
+    try:
+        everyone.started(_outlook(job, loop, steps))
+        _go(job, loop, batches, held_out, everyone)
+        measured = _settle(job, loop, held_out, everyone)
+        done = True
+    finally:
+        everyone.closed(done)
+    # 5. the model
+    return _write(job, loop, measured)
+
+
+def resolved(config: TrainConfig, prepared: Any) -> tuple[TrainConfig, Any]:
+    """The config with what follows from text and objective filled in, and the objective.
+
+    The vocabulary is the tokenizer's. An objective for two towers and a config with one: its blocks are shared out,
+    the encoder getting half of them (rounded down).
+
+    Raises:
+        BothwaysError: an unknown objective or option; one tower's objective with a config of two.
+    """
+    from bothways import objectives
+
+    objective = objectives.make(config.objective, prepared.tokenizer.vocabulary)
+    shape = dataclasses.replace(config.model.shape, vocabulary=prepared.tokenizer.vocabulary.size)
+    if objective.stack == "two towers" and not shape.source_layers:
+        if shape.layers < 2:
+            raise BothwaysError(f"the objective '{objective.name}' needs two towers, but model.shape.layers is "
+                                f"{shape.layers}: give it at least 2, or set model.shape.source_layers")
+        shape = dataclasses.replace(shape, layers=shape.layers - shape.layers // 2, source_layers=shape.layers // 2)
+    if objective.stack == "one tower" and shape.source_layers:
+        raise BothwaysError(f"the objective '{objective.name}' trains one tower, but model.shape.source_layers is "
+                            f"{shape.source_layers}: set it to 0 or choose span-corruption or denoising")
+    model = dataclasses.replace(config.model, shape=shape)
+    return dataclasses.replace(config, model=model, objective=plain(objective.describe())), objective
+
+
+_FREE = ("record", "keep_memory", "prefetch")
+"""What may change between the calls of one run, since no weight depends on it."""
+
+
+def _claim(config: TrainConfig, prepared: Any, folder: Path) -> _Job:
+    """Write config.json and environment.json, or check that the folder holds this very run."""
+    config, objective = resolved(config, prepared)
+    described = plain({**config.describe(), "text": _text(prepared)})
+    file, environment = folder / "config.json", folder / "environment.json"
+    if file.exists():
+        stored = read_json(file)
+        differences = list(_differences(stored, described))
+        if differences:
+            raise BothwaysError(f"{folder} holds another run ({'; '.join(differences)}): choose another folder, or "
+                                "repeat the call that made it to go on with it")
+        # "auto" finds what it found the first time, also on another machine
+        found = read_json(environment) if environment.exists() else {}
+        precision = find(found.get("dtype", config.precision), config.device)
+        return _Job(config, objective, prepared, folder, precision)
+    if folder.exists() and any(folder.iterdir()):
+        raise BothwaysError(f"{folder} holds other files and no run: choose a new or empty folder")
+    precision = find(config.precision, config.device)
+    write_json(environment, describe_environment(precision))
+    write_json(file, described)
+    return _Job(config, objective, prepared, folder, precision)
+
+
+def _text(prepared: Any) -> dict[str, Any]:
+    return {"tokenizer": prepared.tokenizer.fingerprint, "windows": len(prepared.train),
+            "tokens": int(prepared.train.tokens), "held_out_windows": len(prepared.valid)}
+
+
+def _differences(stored: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Any:
+    """Sentences such as "seed is 1 there and 2 here"."""
+    for key in dict.fromkeys([*stored, *wanted]):
+        left, right = stored.get(key), wanted.get(key)
+        if left == right or (not path and key in _FREE):
+            continue
+        if isinstance(left, dict) and isinstance(right, dict):
+            yield from _differences(left, right, f"{path}{key}.")
+        else:
+            yield f"{path}{key} is {left} there and {right} here"
+
+
+def _finished(job: _Job) -> Run | None:
+    """The run that this folder already holds, if it went to its end."""
+    file = job.folder / "summary.json"
+    if not file.exists() or not (job.folder / "model").is_dir():
+        return None
+    return _run(job.folder, read_json(file))
+
+
+def _steps(job: _Job) -> int:
+    """What the budget pays for; a budget in seconds is timed once and written down."""
+    budget = job.config.allowance
+    if budget.unit == "seconds":
+        # the schedule of the timed network does not matter: it is thrown away
+        record = calibrate(job.folder / "calibration.json", budget, lambda: (job.loop(10_000), job.batches(10_000)))
+        return int(record["steps"])
+    return steps_of(budget, job.tokens_per_step, job.flops_per_token)
+
+
+def tokens_per_step(windows: Any, batch_tokens: int) -> float:
+    """The mean raw tokens of a step, from the first 4,096 windows of an order that is the same for all seeds."""
+    if not len(windows):
+        raise BothwaysError("the corpus has no training window: add text, or lower --window or --held-out")
+    totals, total = [], 0
+    for index in windows.order(HELD_OUT_SEED, 0)[:4096]:
+        length = len(windows[int(index)].ids)
+        if total and total + length > batch_tokens:
+            totals.append(total)
+            total = 0
+        total += length
+    return sum(totals) / len(totals) if totals else float(min(total, batch_tokens))
+
+
+def flops_per_token(config: TrainConfig, objective: Any, prepared: Any) -> float:
+    """Training FLOPs per raw token, at the mean length of the windows."""
+    from bothways.model import cost
+
+    length = max(1, round(prepared.train.tokens / max(1, len(prepared.train))))
+    return float(cost.flops(config.model, objective.profile, length, training=True))
+
+
+def _outlook(job: _Job, loop: Loop, steps: int) -> Outlook:
+    from bothways.model import cost
+
+    tokens = round(steps * job.tokens_per_step)
+    budget = job.config.allowance
+    plan = Cost(steps, tokens, tokens * job.flops_per_token, budget.amount if budget.unit == "seconds" else None)
+    sample = job.prepared.train[int(job.prepared.train.order(job.config.seed, 0)[0])]
+    return Outlook(job.config, job.objective, job.prepared.tokenizer, loop.network, _parameters(cost, job), plan,
+                   job.precision, job.folder, loop.totals.step, sample)
+
+
+def _parameters(cost: Any, job: _Job) -> dict[str, int]:
+    found = cost.parameters(job.config.model)
+    known = found if isinstance(found, dict) else vars(found)
+    return {name: int(known[name]) for name in ("total", "non_embedding", "active")}
+
+
+def _resume(job: _Job, loop: Loop) -> None:
+    """Take over the newest checkpoint, if there is one."""
+    path = checkpoint.newest(job.checkpoints)
+    if path is None:
+        return
+    stored = checkpoint.load(path)
+    loop.optimiser.masters.load(stored.tensors["weights"], str(path / "weights.safetensors"))
+    loop.optimiser.load(stored.tensors["optimiser"], str(path / "optimiser.safetensors"))
+    loop.average.tensors = dict(stored.tensors.get("average", {}))
+    state = stored.state
+    loop.totals = Totals(state["step"], Place(state["epoch"], state["offset"]), state["tokens"], state["seconds"],
+                         state["loss"])
+    if state["steps"] != loop.steps:
+        raise BothwaysError(f"{path} belongs to a run of {state['steps']} steps, but this one has {loop.steps}: "
+                            "choose another folder")
+
+
+def _go(job: _Job, loop: Loop, batches: Batches, held_out: HeldOut, watchers: Watcher) -> None:
+    """Every step that is left, with what is measured and saved between them."""
+    record, steps, totals = job.config.record, loop.steps, loop.totals
+    curve = frozenset(geometric(steps, record.curve))
+    kept = frozenset(geometric(steps, 2.0)) if record.keep == "geometric" else frozenset()
+    saved = time.monotonic()
+    last_good: Path | None = checkpoint.newest(job.checkpoints)
+    stream = batches.stream(totals.step + 1, totals.place, job.config.prefetch)
+    with Stop() as stop, contextlib.closing(stream):
+        began = time.perf_counter()
+        for batch in stream:
+            # 1. train
+            try:
+                result = loop.step(batch)
+            except NotFinite as error:
+                good = f"the last good checkpoint is {last_good}" if last_good else "there is no earlier checkpoint"
+                raise NotFinite(f"{error}; {good}", exit_code=1) from error
+            _synchronise(loop.device)
+            totals.seconds += time.perf_counter() - began
+            spent = _spent(job, loop)
+            watchers.stepped({**spent, **result, "last": totals.step == steps})
+            # 2. measure
+            if totals.step in curve and totals.step < steps:
+                measured = held_out.measure(loop.network, loop.device)
+                if measured is not None:
+                    watchers.measured({**spent, "held_out": measured})
+            # 3. save
+            due = (totals.step in kept or totals.step == steps or time.monotonic() - saved > record.checkpoint_seconds
+                   or (record.checkpoint_steps is not None and totals.step % record.checkpoint_steps == 0))
+            if due or stop.asked:
+                last_good = _save(job, loop)
+                checkpoint.tidy(job.checkpoints, KEPT, kept)
+                saved = time.monotonic()
+                watchers.saved(totals.step, last_good)
+            if stop.asked and totals.step < steps:
+                raise BothwaysError(f"stopped by {stop.asked} at step {totals.step} of {steps}: repeat the same call "
+                                    f"to go on from {last_good}", exit_code=130)
+            began = time.perf_counter()
+
+
+def _spent(job: _Job, loop: Loop) -> dict[str, Any]:
+    """Where the run stands, in all four currencies."""
+    totals = loop.totals
+    return {"step": totals.step, "tokens": totals.tokens, "flops": totals.tokens * job.flops_per_token,
+            "seconds": round(totals.seconds, 4)}
+
+
+def _save(job: _Job, loop: Loop) -> Path:
+    totals = loop.totals
+    state = {"epoch": totals.place.epoch, "offset": totals.place.offset, "tokens": totals.tokens,
+             "seconds": totals.seconds, "steps": loop.steps, "seed": job.config.seed, "loss": totals.loss,
+             "versions": {"torch": torch.__version__}}
+    tensors = {"weights": dict(loop.optimiser.masters.tensors), "optimiser": loop.optimiser.state(),
+               "average": loop.average.tensors}
+    return checkpoint.save(job.checkpoints, totals.step, checkpoint.Checkpoint(state, tensors))
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _settle(job: _Job, loop: Loop, held_out: HeldOut, watchers: Watcher) -> dict[str, Any] | None:
+    """Put the final weights (their average, if one was kept) into the network, in float32, and measure them."""
+    network = loop.network.float()
+    final = loop.average.tensors or loop.optimiser.masters.tensors
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(final[name])
+    network.eval()
+    measured = held_out.measure(network, loop.device)
+    if measured is not None:
+        watchers.measured({**_spent(job, loop), "held_out": measured, "final": True})
+    return measured
+
+
+def _write(job: _Job, loop: Loop, measured: dict[str, Any] | None) -> Run:
+    """The model, then the summary: a summary says that all is there."""
+    from bothways.families import folder as families
+    from bothways.model import cost
+
+    spent = _spent(job, loop)
+    report = {"steps": spent.pop("step"), **spent, "loss": loop.totals.loss, "held_out": measured,
+              "parameters": _parameters(cost, job), "text": _text(job.prepared)}
+    trained = families.Trained(loop.network, job.objective, job.prepared.tokenizer, report)
+    families.save(trained, job.folder / "model")
+    write_json(job.folder / "summary.json", report)
+    return _run(job.folder, report)
+
+
+def _run(folder: Path, summary: dict[str, Any]) -> Run:
+    return Run(folder, *(summary[name] for name in ("steps", "tokens", "flops", "seconds", "loss", "held_out",
+                                                    "parameters")))
