@@ -11,7 +11,7 @@ import numpy as np
 
 from bothways.batch import Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
-from bothways.objectives.base import Mode, Objective, Profile
+from bothways.objectives.base import Mode, Network, Objective, Output, Part, Profile
 from bothways.objectives.noise import SILVER, spread
 from bothways.objectives.options import choice, is_number
 from bothways.visibility import Visibility
@@ -83,15 +83,13 @@ class Mixture(Objective):
     @property
     def names(self) -> tuple[str, ...]:
         """The members' names, unique: a second `masked` is `masked-2`."""
-        seen: list[str] = []
-        for member in self.members:
-            name = member.objective.name
-            seen.append(name if name not in seen else f"{name}-{1 + sum(s.split('-2')[0] == name for s in seen)}")
-        return tuple(seen)
+        names = [member.objective.name for member in self.members]
+        return tuple(name if not (before := names[:i].count(name)) else f"{name}-{before + 1}"
+                     for i, name in enumerate(names))
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        return tuple(mode for mode, _ in self._dispatch())
+        return tuple(mode for mode, _, _ in self._dispatch())
 
     @property
     def profile(self) -> Profile:
@@ -119,6 +117,17 @@ class Mixture(Objective):
                              coefficient=ask.coefficient * coefficient) for ask in example.asks)
         return replace(example, asks=asks)
 
+    def loss(self, network: Network, output: Output, example: Example, z_loss: float = 0.0) -> list[Part]:
+        """Each member scores its own Asks, since a packed row may hold those of several."""
+        if len(self.members) == 1:
+            return self.members[0].objective.loss(network, output, example, z_loss)
+        parts: list[Part] = []
+        for name, member in zip(self.names, self.members, strict=True):
+            asks = tuple(ask for ask in example.asks if ask.part.split("/")[0] == name)
+            if asks:
+                parts += member.objective.loss(network, output, replace(example, asks=asks), z_loss)
+        return parts
+
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         objective, own = self._of(mode)
         return objective.blank(ids, hidden, own)
@@ -143,25 +152,25 @@ class Mixture(Objective):
         members = [{**member.objective.describe(), "share": member.share} for member in self.members]
         return {"name": self.name, "members": members, "by": self.by}
 
-    def _dispatch(self) -> list[tuple[Mode, Member]]:
-        """Each mode once, with the first member that trains it; a name in use is made unique by the member's."""
-        found: list[tuple[Mode, Member]] = []
+    def _dispatch(self) -> list[tuple[Mode, Mode, Objective]]:
+        """Each mode once: as it is called here, as its member calls it, and that member.
+
+        Members that share a mode share one entry, the first's; a name in use is made unique by the member's.
+        """
+        found: list[tuple[Mode, Mode, Objective]] = []
         for name, member in zip(self.names, self.members, strict=True):
             for mode in member.objective.modes:
-                if any(mode == known for known, _ in found):
+                if any(mode == own for _, own, _ in found):
                     continue
-                taken = any(mode.name == known.name for known, _ in found)
-                found.append((replace(mode, name=f"{mode.name} ({name})") if taken else mode, member))
+                taken = any(mode.name == here.name for here, _, _ in found)
+                here = replace(mode, name=f"{mode.name} ({name})") if taken else mode
+                found.append((here, mode, member.objective))
         return found
 
     def _of(self, mode: Mode | None) -> tuple[Objective, Mode]:
-        """The member behind a mode, and the mode by the name it has there."""
-        found = self._dispatch()
-        known, member = found[0] if mode is None else next(
-            (pair for pair in found if pair[0].name == mode.name), (self.mode(mode.name), found[0][1]))
-        own = next(own for own in member.objective.modes
-                   if own == known or replace(own, name=known.name) == known)
-        return member.objective, own
+        """The member behind a mode, and the mode by the name it has there; the first one when none is given."""
+        wanted = self.modes[0] if mode is None else self.mode(mode.name)
+        return next((objective, own) for here, own, objective in self._dispatch() if here == wanted)
 
     def _writer(self, mode: Mode | None, *decodings: str) -> Objective:
         """The member that writes in this way; without a mode, the first that does."""

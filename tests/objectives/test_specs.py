@@ -1,0 +1,163 @@
+"""Naming an objective: strings, mappings, files of one's own; and every mistake as one sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window
+from bothways.errors import BothwaysError
+from bothways.objectives import known, make
+
+PLAIN = Vocabulary.plain(100)
+
+
+@pytest.mark.parametrize("spec, described", [
+    ("next-token", {"name": "next-token"}),
+    ("masked(rate=0.3)", {"name": "masked", "rate": 0.3, "replace": "80-10-10", "whole_words": False}),
+    (" masked( rate = 0.3, replace=all, whole_words=true ) ",
+     {"name": "masked", "rate": 0.3, "replace": "all", "whole_words": True}),
+    ("masked(replace=80-10-10)", {"name": "masked", "rate": 0.15, "replace": "80-10-10", "whole_words": False}),
+    ({"name": "masked-next", "rate": [0.3, 0.15]}, {"name": "masked-next", "rate": (0.3, 0.15), "whole_words": False}),
+    ({"name": "span-corruption(rate=0.5)", "mean_span": 8},
+     {"name": "span-corruption", "rate": 0.5, "mean_span": 8}),
+    ("diffusion()", {"name": "diffusion", "smallest_time": 0.001}),
+])
+def test_a_spec_and_its_description(spec, described):
+    assert make(spec, PLAIN).describe() == described
+
+
+@pytest.mark.parametrize("spec", [*(name for name in known() if name != "mixture"), "next-token + masked-next",
+                                  "0.25 next-token then 0.75 masked(rate=(0.3, 0.15), replace=all)"])
+def test_a_description_gives_the_objective_back_through_json(spec):
+    objective = make(spec, PLAIN)
+    assert make(objective.describe(), PLAIN) == objective
+    assert make(json.loads(json.dumps(objective.describe())), PLAIN) == objective
+    assert hash(objective) == hash(make(spec, PLAIN))
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_objective_says_what_it_is_and_where_it_comes_from(name):
+    kind = known()[name]
+    assert kind.name == name and kind.summary and ("arXiv" in kind.source or name == "next-token")
+    assert kind.__doc__ and len(kind.__doc__) > 100
+
+
+@pytest.mark.parametrize("spec, says", [
+    ("maskd", "unknown objective 'maskd' \\(did you mean 'masked'\\?"),
+    ("masked(rat=0.3)", "no option 'rat' \\(did you mean 'rate'\\?"),
+    ({"name": "masked", "rat": 1, "repl": 2}, "no option 'rat'.*no option 'repl'"),
+    ("next-token(rate=0.3)", "'next-token' has no options"),
+    ("masked(rate=1.5)", "rate is 1.5, but must be a number between 0 and 1"),
+    ("masked(rate=0)", "rate is 0, but must be"),
+    ("masked(rate=lots)", "rate is 'lots'"),
+    ("masked(rate=(0.3, 0.2, 0.1))", "a schedule is two rates"),
+    ("masked(rate=(0.3, 2))", "rate is 2"),
+    ("masked(replace=some)", "replace is 'some', but must be 'all' or three percentages"),
+    ("masked(replace=80-10-20)", "add up to 100"),
+    ("masked(whole_words=3)", "whole_words is 3, but must be true or false"),
+    ("masked(0.3)", "need names"),
+    ("masked(rate=)", "cannot read the options"),
+    ("masked(rate=0.3", "cannot read the objective"),
+    ("span-corruption(mean_span=0.5)", "mean_span is 0.5, but must be a number of at least 1"),
+    ("diffusion(smallest_time=0)", "smallest_time is 0"),
+    ("", "an objective is a name"),
+    (3, "an objective is a name"),
+    ({"rate": 0.3}, "a mapping with a name"),
+    ("mine.py", "there is no file mine.py"),
+    ("nowhere/mine.py:Mine", "there is no file nowhere/mine.py"),
+])
+def test_mistakes_are_one_sentence(spec, says):
+    with pytest.raises(BothwaysError, match=says) as error:
+        make(spec, PLAIN)
+    assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+def test_a_tokenizer_without_a_needed_token_is_refused():
+    poor = replace(PLAIN, ids={name: i for name, i in PLAIN.ids.items() if name != "<mask>"})
+    with pytest.raises(BothwaysError, match="'masked' writes <mask>, which this tokenizer does not have"):
+        make("masked", poor)
+    make("next-token", poor)
+    with pytest.raises(BothwaysError, match="only reserved ones"):
+        make("masked", Vocabulary.plain(len(RESERVED_TOKENS)))
+
+
+MINE = '''
+from dataclasses import dataclass
+import numpy as np
+from bothways.batch import Vocabulary
+from bothways.objectives import Mode, Objective, Profile
+from bothways.objectives.base import ask, example
+from bothways.visibility import causal
+
+@dataclass(frozen=True)
+class EveryOther(Objective):
+    """Next token, but only every `step`-th is asked for."""
+    vocabulary: Vocabulary
+    step: int = 2
+    name = "every-other"
+    summary = "ask for every other token"
+    source = "this test"
+    decoding = "left_to_right"
+
+    @property
+    def modes(self):
+        return (Mode("causal", causal, "next", "exact"),)
+
+    @property
+    def profile(self):
+        return Profile(causal, asked=1 / self.step)
+
+    def corrupt(self, window, key):
+        where = np.arange(0, len(window.ids) - 1, self.step)
+        return example(window.ids, causal, [ask(where, window.ids[where + 1])])
+
+    def blank(self, ids, hidden, mode=None):
+        places = np.flatnonzero(hidden[1:])
+        return example(ids, causal, [ask(places, ids[places + 1])])
+
+@dataclass(frozen=True)
+class Half(Objective):
+    vocabulary: Vocabulary
+    name = "half"
+
+class Other:
+    pass
+'''
+
+
+def test_an_objective_in_a_file_of_ones_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    objective = make(f"{file}:EveryOther(step=3)", PLAIN)
+    assert objective.describe() == {"name": f"{file}:EveryOther", "step": 3}
+    assert make(objective.describe(), PLAIN) == objective
+    example = objective.corrupt(Window(np.arange(44, 54)), Key(0, 0, 0))
+    assert example.asks[0].targets.tolist() == [45, 48, 51]
+    mixture = make(f"{file}:EveryOther + masked-next", PLAIN)
+    assert mixture.names == ("every-other", "masked-next")
+    assert make(mixture.describe(), PLAIN) == mixture
+
+
+@pytest.mark.parametrize("ending, says", [
+    ("", "say which class"), (":Evry", "no class 'Evry'.*'EveryOther'|known: EveryOther"),
+    (":Other", "not a subclass"), (":Half", "does not define blank, corrupt, modes, profile"),
+    (":EveryOther(stp=1)", "no option 'stp' \\(did you mean 'step'"),
+])
+def test_mistakes_in_ones_own_file(tmp_path, ending, says):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    with pytest.raises(BothwaysError, match=says):
+        make(f"{file}{ending}", PLAIN)
+
+
+@pytest.mark.parametrize("content, says", [("def (", "line 1 fails when imported: SyntaxError"),
+                                           ("import nothing_like_this", "ModuleNotFoundError")])
+def test_a_file_that_cannot_be_imported(tmp_path, content, says):
+    file = tmp_path / "broken.py"
+    file.write_text(content)
+    with pytest.raises(BothwaysError, match=says):
+        make(f"{file}:Mine", PLAIN)
