@@ -81,7 +81,7 @@ def fill(trained: Trained, texts: Sequence[Sequence[int]], config: GenerateConfi
         if vocabulary.mask not in text:
             raise BothwaysError(f"text {number + 1} has no <mask>: write one wherever something is missing")
     ends = [_closing(text, trained, config, decoding) for text in texts]
-    read = [[*before, *(int(token) for token in text), *after] for text, (before, after) in zip(texts, ends, strict=True)]
+    read = [[*before, *map(int, text), *after] for text, (before, after) in zip(texts, ends, strict=True)]
     for number, text in enumerate(read):
         _room(trained, len(text), f"text {number + 1}")
     blocked = blocked_tokens(trained, ())
@@ -93,10 +93,10 @@ def fill(trained: Trained, texts: Sequence[Sequence[int]], config: GenerateConfi
     blanks = make_blanks(read, vocabulary.mask, config)
     FILLERS[decoding](trained, blanks, mode, blocked, config)
     written = []
-    for text, (before, after) in zip(blanks, ends, strict=True):
-        ids = text.ids[len(before):len(text.ids) - len(after)].tolist()
-        written.append(Written(ids, text.logprobs[text.places].tolist(), "filled", _text(trained, ids),
-                               text.evaluations, text.evaluations, time.perf_counter() - begun))
+    for done, (before, after) in zip(blanks, ends, strict=True):
+        ids = done.ids[len(before):len(done.ids) - len(after)].tolist()
+        written.append(Written(ids, done.logprobs[done.places].tolist(), "filled", _text(trained, ids),
+                               done.evaluations, done.evaluations, time.perf_counter() - begun))
     return written
 
 
@@ -252,7 +252,8 @@ def _begin(trained: Trained, prompt: Sequence[int], config: GenerateConfig) -> l
     return [bos] if config.begin and (not len(prompt) or int(prompt[0]) != bos) else []
 
 
-def _closing(text: Sequence[int], trained: Trained, config: GenerateConfig, decoding: str) -> tuple[list[int], list[int]]:
+def _closing(text: Sequence[int], trained: Trained, config: GenerateConfig,
+             decoding: str) -> tuple[list[int], list[int]]:
     """What is read before and after a text with blanks; an objective's own `infilling` closes its texts itself."""
     if decoding == "infill" or not config.begin:
         return [], []

@@ -20,7 +20,7 @@ def infill(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked
 
     Args:
         texts: ids, each with at least one `<mask>`.
-        blocked: (V,) bool of the tokens that stand in no text; what this objective's answers need besides is let through.
+        blocked: (V,) bool of the tokens that stand in no text; those that only answers hold are let through here.
     Returns:
         for each text the filled ids, the log probability of every token written on the way, what stopped it, and
         the passes made. The answer may be as long as the text and `max_new_tokens` more.

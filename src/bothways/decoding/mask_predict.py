@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bothways.decoding.blanks import Blanks, predict
@@ -16,7 +17,8 @@ STEPS = 10
 """Passes when none are asked for; the paper's tables end there."""
 
 
-def mask_predict(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocked: Tensor, config: GenerateConfig) -> None:
+def mask_predict(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocked: Tensor,
+                 config: GenerateConfig) -> None:
     """Fill every text in place.
 
     With n blanks and T steps, the n * (T - t) / T least certain tokens are hidden again after step t, those of earlier
@@ -38,8 +40,6 @@ def mask_predict(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocked:
 def _least(text: Blanks, count: int, config: GenerateConfig) -> np.ndarray:
     """The `count` places to hide again; ties go to the earlier place, which keeps its token."""
     if config.order == "random":
-        import torch
-
         return text.places[torch.randperm(len(text.places), generator=text.generator).numpy()[:count]]
     certain = np.argsort(-text.logprobs[text.places], kind="stable")
     return text.places[certain[len(certain) - count:]]

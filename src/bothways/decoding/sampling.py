@@ -70,7 +70,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Block all but the smallest set of likeliest tokens whose probabilities reach p (arXiv 1904.09751, section 3.1)."""
+    """Block all but the smallest set of likeliest tokens that together reach p (arXiv 1904.09751, section 3.1)."""
     if p >= 1:
         return logits
     ranked, places = logits.sort(dim=-1, descending=True)
@@ -146,5 +146,6 @@ def gumbel_argmax(logits: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         (T,) int64.
     """
-    uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64).clamp_min_(torch.finfo(torch.float64).tiny)
+    uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+    uniform.clamp_min_(torch.finfo(torch.float64).tiny)
     return (logits.double() - torch.log(-torch.log(uniform)).to(logits.device)).argmax(-1)

@@ -14,6 +14,9 @@ from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
 from bothways.model.config import ModelConfig
 
+TOKEN_ENTRIES = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>", "mask_token_id": "<mask>",
+                 "decoder_start_token_id": "<bos>"}
+"""Entries of a published config that name special ids, and our tokens for them."""
 Direction = Literal["causal", "bidirectional", "two towers"]
 
 
@@ -37,8 +40,6 @@ class Family(ABC):
     direction: ClassVar[Direction]
     objective: ClassVar[str]
     """The objective of a folder of this family that does not say its own."""
-    aliases: ClassVar[frozenset[str]] = frozenset()
-    """Published names that repeat a tied tensor and may be passed over when reading."""
 
     @abstractmethod
     def obstacle(self, config: ModelConfig) -> str | None:
@@ -70,38 +71,51 @@ class Family(ABC):
         return published
 
     def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               where: str) -> dict[str, Tensor]:
+               shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
         """Published tensors under our names, split ones joined; every entry is accounted for.
 
+        Args:
+            stored: the published config.
+            shapes: of our tensors, by our names.
+            where: the weights file, for messages.
         Raises:
-            BothwaysError: missing and unknown names, all in one sentence; parts that do not fit together.
+            BothwaysError: missing and unknown names, all in one sentence; a tensor of another shape, with both shapes.
         """
         links = list(self.links(config))
-        expected = {name for link in links for name in link.theirs}
-        account(published.keys() - self.aliases, expected, where)
+        weights = {name: tensor for name, tensor in published.items() if not self.repeats(name)}
+        account(weights, {name for link in links for name in link.theirs}, where)
         ours: dict[str, Tensor] = {}
         for link in links:
-            parts = [published[name] for name in link.theirs]
-            for name, part, rows in zip(link.theirs, parts, link.rows, strict=False):
-                if part.shape[:1] != (rows,) or part.shape[1:] != parts[0].shape[1:]:
-                    wanted = (rows, *parts[0].shape[1:])
-                    raise BothwaysError(f"{where}: {name} has shape {tuple(part.shape)}, but config.json asks for {wanted}")
+            parts = [weights[name] for name in link.theirs]
+            whole = shapes[link.ours]
+            for name, part, rows in zip(link.theirs, parts, link.rows or whole[:1], strict=True):
+                check_shape(name, part.shape, (rows, *whole[1:]), where)
             ours[link.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
         return ours
+
+    def repeats(self, name: str) -> bool:
+        """Whether a published entry only repeats what another one or the config says, and may be passed over."""
+        return False
 
 
 def account(found: Iterable[str], expected: set[str], where: str) -> None:
     """Refuse a set of names that is not the expected one, naming all that is missing and all that is unknown."""
     missing, unknown = sorted(expected - set(found)), sorted(set(found) - expected)
-    sides = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"holds the unknown {', '.join(unknown)}"] * bool(unknown)
+    sides = [f"lacks {', '.join(missing)}"] * bool(missing)
+    sides += [f"holds the unknown {', '.join(unknown)}"] * bool(unknown)
     if sides:
         raise BothwaysError(f"{where} does not fit config.json: it {' and '.join(sides)}")
 
 
+def check_shape(name: str, found: Sequence[int], wanted: Sequence[int], where: str) -> None:
+    """Refuse a tensor of another shape, naming it and both shapes."""
+    if tuple(found) != tuple(wanted):
+        raise BothwaysError(f"{where}: {name} has shape {tuple(found)}, but config.json asks for {tuple(wanted)}")
+
+
 def token_ids(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The special ids every published config names."""
-    names = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>"}
-    return {entry: vocabulary.ids.get(token) for entry, token in names.items()}
+    """The special ids of a published config."""
+    return {entry: vocabulary.ids.get(token) for entry, token in TOKEN_ENTRIES.items()}
 
 
 def demand(stored: Mapping[str, Any], names: Sequence[str], where: str) -> None:

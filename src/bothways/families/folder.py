@@ -1,4 +1,8 @@
-"""A trained model as a folder of the Hugging Face layout, written atomically, and back."""
+"""A trained model as a folder of the Hugging Face layout, written whole or not at all, and read back.
+
+The network stands twice in `config.json`: as the published entries of its family, where one fits, and in a block
+"bothways" that says all we know. Weights carry the family's names where one fits, else our own.
+"""
 
 from __future__ import annotations
 
@@ -7,119 +11,243 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bothways import objectives
+from bothways import families, objectives
 from bothways.errors import BothwaysError
 from bothways.families import settings
+from bothways.families.base import Family, account, check_shape, token_ids
+from bothways.families.card import model_card
+from bothways.families.foreign import ForeignTokenizer
 from bothways.families.trained import Trained
-from bothways.model import LanguageModel
+from bothways.model import LanguageModel, ModelConfig
 from bothways.text.tokenizer import Tokenizer
 
 __all__ = ["FORMAT", "Trained", "load", "save"]
 
 FORMAT = 1
 """The version of the "bothways" block in config.json; a folder of another version is refused by name."""
+OWN = "bothways"
+"""The layout with our own names."""
 
 
-def save(trained: Trained, folder: str | Path) -> Path:
-    """Write the model; the folder appears whole or not at all.
+def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torch.dtype | None = None) -> Path:
+    """Write the model; the folder appears whole or not at all, and replaces an older one.
 
+    Args:
+        layout: "auto" takes the family that fits, "bothways" our own names, or a family's name.
+        dtype: of the weights in the file; theirs when none.
     Raises:
-        BothwaysError: the disk is full or the place cannot be written (exit code 1).
+        BothwaysError: the family does not fit (with the choice that prevents it), or the place cannot be written
+            (exit code 1).
     """
     folder = Path(folder)
+    family = _layout(trained, layout)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        _write(trained, aside)
+        _write(trained, aside, family, dtype or trained.dtype)
         _swap(aside, folder)
-    except OSError as error:
-        raise BothwaysError(f"{folder} could not be written: {error.strerror or error}", exit_code=1) from error
+    except (OSError, SafetensorError) as error:
+        raise BothwaysError(f"{folder} could not be written: {getattr(error, 'strerror', None) or error}",
+                            exit_code=1) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
 def load(folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Trained:
-    """Read a folder that `save` wrote.
+    """Read a folder that `save` wrote, or a plain one of a known family; the network is in evaluation mode.
+
+    A plain folder is taken to be trained by its family's objective: next-token, masked or span-corruption.
 
     Raises:
-        BothwaysError: a missing or truncated file, an unknown format version, a weight that is missing, unknown or
-            of another shape; one sentence each.
+        BothwaysError: a missing or truncated file, another format version, an unknown family; weights that are
+            missing, unknown or of another shape. One sentence each.
     """
     folder = Path(folder)
-    config_file = folder / "config.json"
-    stored = read_json(config_file)
-    block = stored.get("bothways")
+    where, file = str(folder / "config.json"), folder / "model.safetensors"
+    stored = read_json(folder / "config.json")
+    # 1. what it is
+    block = stored.get(OWN)
     if block is None:
-        raise BothwaysError(f"{config_file} has no \"bothways\" block")
-    if block.get("format") != FORMAT:
-        raise BothwaysError(f"{config_file} has format version {block.get('format')}, but this bothways reads "
-                            f"version {FORMAT}")
-    tokenizer = Tokenizer.load(folder)
-    objective = objectives.make(block["objective"], tokenizer.vocabulary)
-    network = LanguageModel(settings.from_data(block["model"], str(config_file)))
-    fill(network, read_weights(folder / "model.safetensors"), str(folder / "model.safetensors"))
-    network.to(device=device, dtype=dtype)
-    return Trained(network.eval(), objective, tokenizer, block.get("report", {}))
+        family: Family | None = families.family(str(stored.get("model_type")), where)
+        assert family is not None
+        config, spec, report = family.from_config(stored, where), {"name": family.objective}, {}
+    else:
+        if not isinstance(block, dict) or block.get("format") != FORMAT:
+            found = block.get("format") if isinstance(block, dict) else block
+            raise BothwaysError(f"{where} is of format version {found}, but this bothways reads version {FORMAT}: "
+                                "save the model again with this version, or install the other")
+        needed = [name for name in ("model", "objective", "layout") if name not in block]
+        if needed:
+            raise BothwaysError(f"{where} lacks {', '.join(needed)} in its \"bothways\" block")
+        family = None if block["layout"] == OWN else families.family(block["layout"], where)
+        config, spec, report = settings.from_data(block["model"], where), block["objective"], block.get("report", {})
+    # 2. its tokenizer, then its objective
+    tokenizer = _tokenizer(folder, stored, config, foreign=block is None or block.get("foreign", False))
+    objective = objectives.make(spec, tokenizer.vocabulary)
+    if objective.stack != config.stack:
+        raise BothwaysError(f"{where} describes {config.stack}, but the objective '{objective.name}' is for "
+                            f"{objective.stack}")
+    # 3. its weights
+    network = build(config)
+    weights = read_weights(file)
+    if family is not None:
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        weights = family.gather(weights, stored, config, shapes, str(file))
+    fill(network, weights, str(file))
+    return Trained(network.to(device=device, dtype=dtype).eval(), objective, tokenizer, report)
+
+
+def build(config: ModelConfig) -> LanguageModel:
+    """A network without numbers in it yet, to be filled from a file."""
+    with torch.device("meta"):
+        return LanguageModel(config)
+
+
+def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str) -> None:
+    """Make these tensors the network's weights; every entry on both sides must be accounted for.
+
+    Raises:
+        BothwaysError: missing and unknown names, all at once; a tensor of another shape, with both shapes.
+    """
+    expected = network.state_dict()
+    account(weights, set(expected), where)
+    for name, tensor in weights.items():
+        check_shape(name, tensor.shape, expected[name].shape, where)
+    network.load_state_dict(dict(weights), assign=True)
+
+
+def fused(network: LanguageModel) -> dict[str, Tensor]:
+    """The network's tensors under our names, with projections that were split for adapters joined again."""
+    found = network.state_dict()
+    weights: dict[str, Tensor] = {}
+    for name in build(network.config).state_dict():
+        if name in found:
+            weights[name] = found[name]
+            continue
+        stem, last, kind = name.rsplit(".", 2)
+        parts = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "up_gate": ("up", "gate")}[last]
+        weights[name] = torch.cat([found[f"{stem}.{part}.{kind}"] for part in parts])
+    return weights
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file, or one sentence saying what is wrong with it."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BothwaysError(f"{file} does not exist: a model folder holds one") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise BothwaysError(f"{file} does not exist, but a model folder has one: check the path") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BothwaysError(f"{file} is not JSON: {error}") from None
+        raise BothwaysError(f"{file} is not JSON ({error}): copy it again") from None
     if not isinstance(data, dict):
         raise BothwaysError(f"{file} holds a {type(data).__name__}, but an object is expected")
     return data
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU."""
+    """All tensors of a safetensors file, or of the files its index names, on the CPU."""
+    index = file.with_name(file.name + ".index.json")
+    if not file.exists() and index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        return {name: tensor for part in names for name, tensor in read_weights(file.with_name(part)).items()}
     if not file.exists():
-        raise BothwaysError(f"{file} does not exist: a model folder holds its weights there")
+        raise BothwaysError(f"{file} does not exist, but a model folder holds its weights there")
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise BothwaysError(f"{file} is truncated or not a safetensors file ({error}): copy it again") from None
 
 
-def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str) -> None:
-    """Put weights into the network; every entry on both sides must be accounted for."""
-    expected = network.state_dict()
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or unknown:
-        sides = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-        raise BothwaysError(f"{where} {' and '.join(sides)}")
-    for name, tensor in weights.items():
-        if tensor.shape != expected[name].shape:
-            raise BothwaysError(f"{where}: {name} has shape {tuple(tensor.shape)}, but config.json asks for "
-                                f"{tuple(expected[name].shape)}")
-    network.load_state_dict(dict(weights))
-
-
-def _write(trained: Trained, folder: Path) -> None:
-    block = {"format": FORMAT, "model": settings.to_data(trained.config), "objective": trained.objective.describe(),
-             "modes": [mode.name for mode in trained.objective.modes], "report": dict(trained.report)}
-    write_json(folder / "config.json", {"model_type": "bothways", "bothways": block})
-    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in trained.network.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    trained.tokenizer.save(folder)
-
-
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Indented JSON with a last line end; `data` in its own order."""
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Indented JSON with a last line end, entries in their own order."""
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def _layout(trained: Trained, layout: str) -> Family | None:
+    """The family whose names the weights get; none for our own."""
+    if layout == "auto":
+        return families.fitting(trained.config, trained.objective)
+    if layout == OWN:
+        return None
+    family = families.family(layout, "the layout")
+    reason = family.obstacle(trained.config)
+    if reason is not None:
+        raise BothwaysError(f"this network cannot be written as {family.architecture}: {reason}")
+    return family
+
+
+def _write(trained: Trained, folder: Path, family: Family | None, dtype: torch.dtype) -> None:
+    """Every file of the layout."""
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in fused(trained.network).items()}
+    if family is not None:
+        weights = family.export(weights, trained.config)
+    _save_weights(weights, folder / "model.safetensors")
+    write_json(folder / "config.json", _config(trained, family, dtype))
+    tokens = {entry: number for entry, number in token_ids(trained.vocabulary).items()
+              if number is not None and entry != "mask_token_id"}
+    if trained.objective.stack == "one tower":
+        tokens.pop("decoder_start_token_id", None)
+    write_json(folder / "generation_config.json", tokens)
+    trained.tokenizer.save(folder)
+    (folder / "README.md").write_text(model_card(trained, family), encoding="utf-8")
+
+
+def _config(trained: Trained, family: Family | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The whole of config.json."""
+    name = str(dtype).removeprefix("torch.")
+    tokens = token_ids(trained.vocabulary)
+    if trained.objective.stack == "one tower":
+        tokens.pop("decoder_start_token_id")
+    if tokens["mask_token_id"] is None:
+        tokens.pop("mask_token_id")
+    block = {
+        "format": FORMAT, "layout": OWN if family is None else family.model_type,
+        "model": settings.to_data(trained.config), "objective": trained.objective.describe(),
+        "modes": [{"name": mode.name, "visibility": repr(mode.visibility), "predicts": mode.predicts,
+                   "likelihood": mode.likelihood} for mode in trained.objective.modes],
+        "report": dict(trained.report),
+    }
+    if isinstance(trained.tokenizer, ForeignTokenizer):
+        block["foreign"] = True
+    if family is None:
+        head: dict[str, Any] = {"architectures": ["BothwaysLanguageModel"], "model_type": OWN,
+                                "vocab_size": trained.config.shape.vocabulary}
+    else:
+        head = {"architectures": [family.architecture], "model_type": family.model_type,
+                **family.to_config(trained.config)}
+    return {**head, **tokens, "torch_dtype": name, "dtype": name, OWN: block}
+
+
+def _save_weights(weights: dict[str, Tensor], file: Path) -> None:
+    save_file(weights, file, metadata={"format": "pt"})
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _tokenizer(folder: Path, stored: Mapping[str, Any], config: ModelConfig, foreign: bool) -> Tokenizer:
+    """The folder's tokenizer; a plain folder may have one of another make, or none."""
+    tokenizer: Tokenizer
+    if foreign:
+        tokenizer = cast(Tokenizer, ForeignTokenizer(folder, stored, config.shape.vocabulary))
+        if tokenizer.readable:  # type: ignore[attr-defined]
+            try:
+                tokenizer = Tokenizer.load(folder)
+            except BothwaysError:
+                pass  # one of another make: keep the stand-in
+    else:
+        tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocabulary.size > config.shape.vocabulary:
+        raise BothwaysError(f"{folder}: tokenizer.json has {tokenizer.vocabulary.size} tokens, but the network in "
+                            f"config.json has only {config.shape.vocabulary}")
+    return tokenizer
 
 
 def _swap(aside: Path, folder: Path) -> None:

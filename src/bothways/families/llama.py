@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Direction, Family, Link, demand, first
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
@@ -62,7 +65,8 @@ class Llama(Family):
         rotary = {**(stored.get("rope_scaling") or {}), **(stored.get("rope_parameters") or {})}
         kind = rotary.get("rope_type", rotary.get("type", "default"))
         if kind != "default" or stored.get("partial_rotary_factor", 1.0) != 1.0:
-            raise BothwaysError(f"{where} turns positions by rope_type '{kind}', but only 'default' over the whole head is read")
+            raise BothwaysError(f"{where} turns positions by rope_type '{kind}', but only 'default' over the whole "
+                                "head is read here")
         if stored.get("use_sliding_window"):
             raise BothwaysError(f"{where} sets use_sliding_window, which this network does not have in that form")
         biases = {name: bool(stored.get(name, False)) for name in ("attention_bias", "mlp_bias")}
@@ -96,9 +100,9 @@ class Llama(Family):
             yield Link(f"{ours}feed_forward_norm.weight", (f"{theirs}post_attention_layernorm.weight",))
             for kind in ("weight", "bias") if config.bias else ("weight",):
                 attention, feed = f"{theirs}self_attn.{{}}_proj.{kind}", f"{theirs}mlp.{{}}_proj.{kind}"
-                yield Link(f"{ours}attention.qkv.{kind}", tuple(attention.format(n) for n in "qkv"), (queries, keys, keys))
+                yield Link(f"{ours}attention.qkv.{kind}", tuple(map(attention.format, "qkv")), (queries, keys, keys))
                 yield Link(f"{ours}attention.out.{kind}", (attention.format("o"),))
-                yield Link(f"{ours}feed_forward.up_gate.{kind}", (feed.format("up"), feed.format("gate")), (inner, inner))
+                yield Link(f"{ours}feed_forward.up_gate.{kind}", tuple(map(feed.format, ("up", "gate"))), (inner,) * 2)
                 yield Link(f"{ours}feed_forward.down.{kind}", (feed.format("down"),))
             if self.query_key:
                 yield Link(f"{ours}attention.query_norm.weight", (f"{theirs}self_attn.q_norm.weight",))
@@ -107,7 +111,14 @@ class Llama(Family):
         if not config.tied:
             yield Link("head.weight", ("lm_head.weight",))
 
-    @property
-    def aliases(self) -> frozenset[str]:  # type: ignore[override]
-        """Older files carry the rotary frequencies of each layer."""
-        return frozenset()
+    def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
+               shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+        """As every family; a head that repeats the embedding is passed over where they are tied."""
+        weights = dict(published)
+        if config.tied and "lm_head.weight" in weights:
+            weights.pop("lm_head.weight")
+        return super().gather(weights, stored, config, shapes, where)
+
+    def repeats(self, name: str) -> bool:
+        """Older files carry each layer's rotary frequencies, which the config says too."""
+        return name.endswith(".rotary_emb.inv_freq")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
@@ -29,7 +30,6 @@ class T5(Family):
     architecture: ClassVar[str] = "T5ForConditionalGeneration"
     direction: ClassVar[Direction] = "two towers"
     objective: ClassVar[str] = "span-corruption"
-    aliases: ClassVar[frozenset[str]] = frozenset({"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
 
     def obstacle(self, config: ModelConfig) -> str | None:
         feed = (config.feed_forward.kind, config.feed_forward.activation)
@@ -89,7 +89,7 @@ class T5(Family):
             yield Link("head.weight", ("lm_head.weight",))
 
     def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               where: str) -> dict[str, Tensor]:
+               shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
         """As every family; a head that the file leaves out is the embedding, scaled unless the file is of v1.1."""
         weights = dict(published)
         if not config.tied and "shared.weight" in weights:
@@ -98,18 +98,23 @@ class T5(Family):
             weights["lm_head.weight"] = head * config.shape.width**-0.5 if scaled else head.clone()
         elif config.tied:
             weights.pop("lm_head.weight", None)
-        return super().gather(weights, stored, config, where)
+        return super().gather(weights, stored, config, shapes, where)
+
+    def repeats(self, name: str) -> bool:
+        """Each tower's embedding is the shared one."""
+        return name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 def _tower(config: ModelConfig, ours: str, theirs: str, layers: int, crosses: bool) -> Iterator[Link]:
     """The links of one tower; the third sub-layer of a block is the feed-forward where it crosses, else the second."""
     heads, inner = config.shape.heads * config.head_size, config.inner
-    yield Link(f"{ours}.bias.weight", (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))
+    yield Link(f"{ours}.relative.weight", (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))
     for i in range(layers):
         block, layer = f"{ours}.blocks.{i}.", f"{theirs}.block.{i}.layer."
         yield Link(f"{block}attention_norm.weight", (f"{layer}0.layer_norm.weight",))
-        yield Link(f"{block}attention.qkv.weight", tuple(f"{layer}0.SelfAttention.{n}.weight" for n in "qkv"), (heads,) * 3)
-        yield Link(f"{block}attention.out.weight", (f"{layer}0.SelfAttention.o.weight",))
+        own = f"{layer}0.SelfAttention."
+        yield Link(f"{block}attention.qkv.weight", tuple(f"{own}{name}.weight" for name in "qkv"), (heads,) * 3)
+        yield Link(f"{block}attention.out.weight", (f"{own}o.weight",))
         if crosses:
             cross = f"{layer}1.EncDecAttention."
             yield Link(f"{block}cross_norm.weight", (f"{layer}1.layer_norm.weight",))
@@ -120,7 +125,8 @@ def _tower(config: ModelConfig, ours: str, theirs: str, layers: int, crosses: bo
         feed = f"{last}DenseReluDense."
         yield Link(f"{block}feed_forward_norm.weight", (f"{last}layer_norm.weight",))
         if config.feed_forward.kind == "gated":
-            yield Link(f"{block}feed_forward.up_gate.weight", (f"{feed}wi_1.weight", f"{feed}wi_0.weight"), (inner, inner))
+            yield Link(f"{block}feed_forward.up_gate.weight", (f"{feed}wi_1.weight", f"{feed}wi_0.weight"),
+                       (inner, inner))
         else:
             yield Link(f"{block}feed_forward.up.weight", (f"{feed}wi.weight",))
         yield Link(f"{block}feed_forward.down.weight", (f"{feed}wo.weight",))

@@ -1,0 +1,114 @@
+"""Tokenizers of folders that others made: text in and out, and what an objective may know of their tokens."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from bothways.batch import Vocabulary
+from bothways.errors import BothwaysError
+from bothways.families.base import TOKEN_ENTRIES
+
+_SENTINEL = "<extra_id_{}>"
+"""How T5 writes the sentinel that we call `<extra_0>`, ..."""
+
+
+class ForeignTokenizer:
+    """A `tokenizer.json` without our reserved tokens, behind the calls of `text.tokenizer.Tokenizer`.
+
+    `<mask>` in a text is read as the folder's own mask token. Without a file there is no text: `readable` is false
+    and every call with text is refused.
+    """
+
+    def __init__(self, folder: Path, stored: Mapping[str, Any], size: int) -> None:
+        self.folder, self.size = folder, size
+        file = folder / "tokenizer.json"
+        self.core: tokenizers.Tokenizer | None = None
+        if file.is_file():
+            try:
+                self.core = tokenizers.Tokenizer.from_file(str(file))
+            except Exception as error:  # the library raises bare Exception
+                raise BothwaysError(f"'{file}' is not a tokenizer file: {error}") from None
+        self.readable = self.core is not None
+        self.ids = self._ids(stored)
+
+    def encode(self, text: str, reserved: bool = True) -> list[int]:
+        """Token ids of `text`, without special ones around it."""
+        core = self._core()
+        own = None if "<mask>" not in self.ids else core.id_to_token(self.ids["<mask>"])
+        if reserved and own and own != "<mask>":
+            text = text.replace("<mask>", own)
+        return list(core.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str], reserved: bool = True) -> list[list[int]]:
+        """`encode` for many texts."""
+        return [self.encode(text, reserved) for text in texts]
+
+    def decode(self, ids: Iterable[int], skip_reserved: bool = True) -> str:
+        """The text of `ids`."""
+        return str(self._core().decode([int(token) for token in ids], skip_special_tokens=skip_reserved))
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """One printable string a token."""
+        return [str(self._core().id_to_token(int(token))) for token in ids]
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the tokenizer's files."""
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, Path(folder) / name)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with anything that could change an id."""
+        return hashlib.sha256((self.core.to_str() if self.core else json.dumps(self.ids)).encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What objectives may know; byte counts are those of each token's own text."""
+        special = np.zeros(self.size, bool)
+        special[[token for token in self.ids.values() if token < self.size]] = True
+        lengths = np.zeros(self.size, np.int64)
+        starts, ends = np.zeros(self.size, bool), np.zeros(self.size, bool)
+        for token in range(min(self.size, self.core.get_vocab_size()) if self.core else 0):
+            name = self.core.id_to_token(token) or ""  # type: ignore[union-attr]
+            text = name.lstrip("▁Ġ")
+            starts[token] = name != text or not text[:1].isalnum()
+            ends[token] = text.endswith((".", "!", "?"))
+            lengths[token] = 0 if special[token] else len(text.encode()) + (name != text)
+        for token, added in (self.core.get_added_tokens_decoder() if self.core else {}).items():
+            if added.special and token < self.size:
+                special[token] = True
+        return Vocabulary(self.size, self.ids, special, starts, ends, lengths)
+
+    def _ids(self, stored: Mapping[str, Any]) -> dict[str, int]:
+        """Our names for the special ids that the config and the tokenizer name."""
+        ids: dict[str, int] = {}
+        for entry, name in TOKEN_ENTRIES.items():
+            value = stored.get(entry)
+            value = value[0] if isinstance(value, list) and value else value
+            if isinstance(value, int):
+                ids.setdefault(name, value)
+        if self.core is not None:
+            for i in range(100):
+                token = self.core.token_to_id(_SENTINEL.format(i))
+                if token is not None:
+                    ids[f"<extra_{i}>"] = token
+            for name, entry in (("<mask>", "<mask>"), ("<mask>", "[MASK]"), ("<mask>", "<|mask|>")):
+                token = self.core.token_to_id(entry)
+                if token is not None:
+                    ids.setdefault(name, token)
+        return ids
+
+    def _core(self) -> tokenizers.Tokenizer:
+        if self.core is None:
+            raise BothwaysError(f"{self.folder} has no tokenizer.json, so this model speaks in token ids only")
+        return self.core
