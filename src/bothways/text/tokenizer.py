@@ -125,7 +125,7 @@ class Tokenizer:
             raise BothwaysError(f"'{file}' is not a tokenizer file: {error}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, as `PreTrainedTokenizerFast` of `transformers` reads them."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, which `PreTrainedTokenizerFast` reads."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         settings = {

@@ -1,0 +1,280 @@
+"""Documents from wherever text lies, one at a time: a source is never held in memory.
+
+A source is a file (`.txt`, `.md` or any text; `.jsonl`, `.csv`, `.tsv`, `.parquet`; each also as `.gz`), a folder,
+a glob, `-` for standard input, `hf:NAME` for a data set of `datasets`, `python-library`, or a list of these.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import glob
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bothways.errors import BothwaysError, nearest
+from bothways.text.files import chunks, lines, looks_like_text
+
+Source = str | Path | Sequence["str | Path"]
+
+PYTHON_LIBRARY = "python-library"
+TEXT_FIELDS = ("text", "content", "document", "body", "sentence", "article", "review", "message", "question")
+"""The fields looked for, in this order, when none is named."""
+
+SHORT, LONG = 2_000, 32_000
+"""Blocks of plain text are gathered to at least SHORT characters, and cut at a line after LONG of them."""
+
+_BLANK = re.compile(r"\n[ \t]*\n")
+_HEADING = re.compile(r"\n(?= ?= [^=\n]+ = ?\n)")
+
+
+class Document(NamedTuple):
+    """One text, the name of its source, and its place there (such as `line 12`)."""
+
+    text: str
+    name: str
+    place: str
+
+
+def read(source: Source, field: str | None = None) -> Iterator[Document]:
+    """The documents of a source, streaming.
+
+    Args:
+        source: see this module's description.
+        field: the field or column that holds the text; the first of TEXT_FIELDS there is, when none.
+    Raises:
+        BothwaysError: a missing, empty, binary or wrongly encoded file, a field that is not there, a line that is not
+            JSON. Each names the file, and the line or byte.
+    """
+    if isinstance(source, (list, tuple)):
+        for part in source:
+            yield from read(part, field)
+        return
+    name = str(source)
+    if name == PYTHON_LIBRARY:
+        from bothways.text.library import documents
+        yield from documents()
+    elif name.startswith("hf:"):
+        yield from _read_dataset(name.removeprefix("hf:"), field)
+    else:
+        for path in files(name):
+            yield from _read_file(path, field)
+
+
+def files(source: str | Path) -> list[Path]:
+    """The files a file name, folder or glob stands for, in order of name (`-` stands for itself).
+
+    Raises:
+        BothwaysError: there are none.
+    """
+    path = Path(source).expanduser()
+    if str(source) == "-" or path.is_file():
+        return [path]
+    if path.is_dir():
+        hidden = lambda found: any(part.startswith(".") for part in found.relative_to(path).parts)  # noqa: E731
+        found = [file for file in sorted(path.rglob("*")) if file.is_file() and not hidden(file)]
+        readable = [file for file in found if looks_like_text(file)]
+        if not readable:
+            raise BothwaysError(f"no text file in the folder '{path}' ({len(found)} other files)")
+        return readable
+    if glob.has_magic(str(source)):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+        if not matches:
+            raise BothwaysError(f"no file matches '{source}'")
+        return matches
+    neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, [*neighbours, PYTHON_LIBRARY], n=1)
+    raise BothwaysError(f"no file or folder '{source}'" + (f" (did you mean '{close[0]}'?)" if close else ""))
+
+
+def _read_file(path: Path, field: str | None) -> Iterator[Document]:
+    """One file by the kind its name tells."""
+    kind = kind_of(path)
+    if kind in ("jsonl", "ndjson"):
+        records: Iterator[tuple[str, Mapping[str, object]]] = json_records(path)
+    elif kind in ("csv", "tsv"):
+        records = csv_records(path)
+    elif kind == "parquet":
+        yield from _read_parquet(path, field)
+        return
+    else:
+        yield from _read_text(path)
+        return
+    column = field
+    for place, record in records:
+        column = column or pick(record, None, TEXT_FIELDS, str(path))
+        yield Document(text_of(record, column, f"{path}:{place}"), str(path), f"line {place}")
+
+
+def kind_of(path: Path) -> str:
+    """The file's kind by its name, `.gz` aside: `txt`, `jsonl`, `csv`, ..."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.rpartition(".")[2] if "." in name else "txt"
+
+
+# --- plain text ---
+
+def _read_text(path: Path) -> Iterator[Document]:
+    """Blocks between blank lines, gathered; a blank line before a `= title =` begins a new document at once."""
+    name = "standard input" if str(path) == "-" else str(path)
+    number = 0
+    for number, text in enumerate(_blocks(chunks(path)), start=1):
+        yield Document(text, name, f"document {number}")
+    if number == 0:
+        raise BothwaysError(f"'{name}' is empty: name a file that holds text")
+
+
+def _blocks(pieces: Iterable[str]) -> Iterator[str]:
+    buffer = ""
+    for piece in pieces:
+        buffer += piece
+        start = 0
+        # what remains must hold a whole document and the boundary after it
+        while len(buffer) - start > 2 * LONG:
+            end = _boundary(buffer, start)
+            text, start = buffer[start:end].strip("\n"), end
+            if text.strip():
+                yield text
+        buffer = buffer[start:]
+    start = 0
+    while start < len(buffer):
+        end = _boundary(buffer, start)
+        text, start = buffer[start:end].strip("\n"), end
+        if text.strip():
+            yield text
+
+
+def _boundary(buffer: str, start: int) -> int:
+    """Where the document that begins at `start` ends: a heading, a blank line, a line end, a space, or the limit."""
+    limit = start + LONG
+    heading = _HEADING.search(buffer, start + 1, limit)
+    blank = _BLANK.search(buffer, start + SHORT, limit)
+    ends = [match.end() for match in (heading, blank) if match]
+    if ends:
+        return min(ends)
+    if len(buffer) <= limit:
+        return len(buffer)
+    for separator in ("\n", ". ", " "):
+        found = buffer.rfind(separator, start + LONG // 2, limit)
+        if found >= 0:
+            return found + len(separator)
+    return limit
+
+
+# --- records ---
+
+def json_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(line number, object) of every line of a JSON-lines file that is not blank."""
+    number = 0
+    for number, line in enumerate(lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BothwaysError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}): "
+                                "mend the line") from None
+        if not isinstance(record, dict):
+            raise BothwaysError(f"{path}:{number}: a JSON object with named fields is wanted, "
+                                f"not {type(record).__name__}")
+        yield str(number), record
+    if number == 0:
+        raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+
+
+def csv_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(line number, row) of a CSV or TSV file whose first line names the columns."""
+    csv.field_size_limit(1 << 30)
+    rows = csv.reader(lines(path), delimiter="\t" if kind_of(path) == "tsv" else ",")
+    try:
+        header = next(rows, None)
+        if header is None:
+            raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise BothwaysError(f"{path}:{rows.line_num}: {len(row)} columns, "
+                                    f"and the first line names {len(header)}")
+            yield str(rows.line_num), dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise BothwaysError(f"{path}:{rows.line_num}: not CSV ({error})") from None
+
+
+def pick(record: Iterable[str], wanted: str | None, usual: Sequence[str], where: str, what: str = "field") -> str:
+    """The field to read: the one wanted, or the first of the usual ones (case aside).
+
+    Raises:
+        BothwaysError: it is not there; the sentence lists the fields there are.
+    """
+    names = list(record)
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        raise BothwaysError(f"{where}: no {what} '{wanted}' {nearest(wanted, names)}")
+    lower = {name.lower().strip(): name for name in reversed(names)}
+    for name in usual:
+        if name in lower:
+            return lower[name]
+    if len(names) == 1 and what == "field":
+        return names[0]
+    raise BothwaysError(f"{where}: none of the usual {what}s ({', '.join(usual)}) is there, "
+                        f"so name the {what} to read; there are: {', '.join(names)}")
+
+
+def text_of(record: Mapping[str, object], field: str, where: str) -> str:
+    """The text in one field of a record; a complaint names the place."""
+    if field not in record:
+        raise BothwaysError(f"{where}: no field '{field}' {nearest(field, record)}")
+    value = record[field]
+    if not isinstance(value, str):
+        raise BothwaysError(f"{where}: field '{field}' holds {type(value).__name__}, and text is wanted")
+    return value
+
+
+# --- other people's formats ---
+
+def _read_parquet(path: Path, field: str | None) -> Iterator[Document]:
+    """Row groups of one column, a thousand rows at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if path.stat().st_size == 0:
+        raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BothwaysError(f"'{path}' is not a Parquet file ({str(error).splitlines()[0]})") from None
+    with table:
+        column = pick(table.schema_arrow.names, field, TEXT_FIELDS, str(path), "column")
+        row = 0
+        for batch in table.iter_batches(batch_size=1000, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                row += 1
+                if not isinstance(value, str):
+                    raise BothwaysError(f"{path}: row {row} of column '{column}' holds {type(value).__name__}, "
+                                        "and text is wanted")
+                yield Document(value, str(path), f"row {row}")
+
+
+def _read_dataset(name: str, field: str | None) -> Iterator[Document]:
+    """`hf:NAME`, `hf:NAME:CONFIG` or either with `@SPLIT` (train when none), streamed."""
+    import datasets
+
+    path, _, split = name.partition("@")
+    path, _, config = path.partition(":")
+    try:
+        rows = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
+        column = field
+        for number, row in enumerate(rows):
+            column = column or pick(row, None, TEXT_FIELDS, f"hf:{name}")
+            yield Document(text_of(row, column, f"hf:{name} row {number}"), f"hf:{name}", f"row {number}")
+    except BothwaysError:
+        raise
+    except Exception as error:  # whatever a hub, a cache or a script raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BothwaysError(f"the data set '{name}' could not be read ({reason}): "
+                            "check its name, or the network") from None

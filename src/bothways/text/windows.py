@@ -1,0 +1,125 @@
+"""Windows over documents that lie end to end in one memory-mapped file of token ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bothways.batch import Vocabulary, Window
+from bothways.errors import BothwaysError
+
+SHORTEST = 8
+"""A window's fewest tokens: the rest of a document that is shorter than this is left out."""
+
+
+def cuts(lengths: np.ndarray, window: int) -> np.ndarray:
+    """How many windows each document gives: (documents,) int64 from (documents,) lengths in tokens."""
+    full, rest = np.divmod(lengths, window)
+    return np.asarray(full + (rest >= min(SHORTEST, window)), dtype=np.int64)
+
+
+class Windows:
+    """The windows of one split: consecutive slices of `window` tokens of each document, without overlap.
+
+    A document's last window may be shorter, down to 8 tokens. Nothing is held in memory but the documents' offsets.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        facts = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+        self.folder, self.split = folder, split
+        self.window = int(facts["window"])
+        self.tokens = int(facts["tokens"])
+        """Tokens that lie in windows, `<bos>` and `<eos>` included."""
+        self.bytes = int(facts["bytes"])
+        """UTF-8 bytes of text that those tokens stand for."""
+        self._offsets = np.load(folder / f"{split}.offsets.npy", mmap_mode="r")
+        counts = cuts(np.diff(self._offsets), self.window)
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+        total = int(self._offsets[-1])
+        file = folder / f"{split}.tokens"
+        if file.stat().st_size != total * np.dtype(facts["dtype"]).itemsize:
+            raise BothwaysError(f"'{file}' is not as long as its {total} tokens: delete its folder and prepare again")
+        self._ids = np.memmap(file, dtype=facts["dtype"], mode="r", shape=(total,)) if total else np.zeros(0, np.uint16)
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, index: int) -> Window:
+        """Window number `index`: its ids (L,) int64, its document, and where it starts there."""
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"window {index} of {size}")
+        index = int(index) % size
+        document = int(np.searchsorted(self._first, index, side="right")) - 1
+        start = (index - int(self._first[document])) * self.window
+        begin = int(self._offsets[document]) + start
+        end = min(begin + self.window, int(self._offsets[document + 1]))
+        return Window(self._ids[begin:end].astype(np.int64), document, start, index)
+
+    def __iter__(self) -> Iterator[Window]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def documents(self) -> int:
+        """The number of documents."""
+        return len(self._offsets) - 1
+
+    def document(self, number: int) -> np.ndarray:
+        """All ids of one document, `<bos>` and `<eos>` included: (L,) int64."""
+        return self._ids[int(self._offsets[number]):int(self._offsets[number + 1])].astype(np.int64)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The order in which an epoch reads the windows: (len,) int64, the same for the same seed and epoch."""
+        return np.random.default_rng((seed, epoch)).permutation(len(self))
+
+    def __repr__(self) -> str:
+        return f"Windows({self.split}: {len(self):,} windows of {self.window}, {self.tokens:,} tokens)"
+
+
+class WindowWriter:
+    """Appends documents to a split's files as they come; nothing but the offsets stays in memory."""
+
+    def __init__(self, folder: Path, split: str, window: int, vocabulary: Vocabulary) -> None:
+        self._folder, self._split, self._window, self._vocabulary = folder, split, window, vocabulary
+        self._dtype = np.dtype(np.uint16 if vocabulary.size <= 2**16 else np.uint32)
+        self._file = (folder / f"{split}.tokens").open("wb")
+        self._lengths: list[np.ndarray] = []
+        self.tokens = self.bytes = self.windows = 0
+        self.all_tokens = self.all_bytes = 0
+
+    def add(self, documents: Iterable[np.ndarray]) -> None:
+        """Append documents, each (L,) ids with `<bos>` and `<eos>`."""
+        arrays = [np.asarray(ids) for ids in documents]
+        if not arrays:
+            return
+        # 1. the ids, end to end
+        lengths = np.array([len(ids) for ids in arrays], dtype=np.int64)
+        flat = np.concatenate(arrays)
+        flat.astype(self._dtype).tofile(self._file)
+        self._lengths.append(lengths)
+        # 2. what lies in windows and what is a remainder too short for one
+        counts = cuts(lengths, self._window)
+        kept = np.minimum(lengths, counts * self._window)
+        place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        n_bytes = self._vocabulary.n_bytes[flat]
+        self.windows += int(counts.sum())
+        self.tokens += int(kept.sum())
+        self.bytes += int(n_bytes[place < np.repeat(kept, lengths)].sum())
+        self.all_tokens += len(flat)
+        self.all_bytes += int(n_bytes.sum())
+
+    def close(self) -> None:
+        """Write the offsets and the facts beside the ids."""
+        self._file.close()
+        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
+        np.save(self._folder / f"{self._split}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+        facts = {"window": self._window, "dtype": self._dtype.name, "windows": self.windows, "tokens": self.tokens,
+                 "bytes": self.bytes}
+        (self._folder / f"{self._split}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+    def abandon(self) -> None:
+        """Close the file without finishing."""
+        self._file.close()
