@@ -18,7 +18,8 @@ PARADIGMS = {
 }
 
 
-def small(paradigm: str, tokenizer: Tokenizer | None = None, seed: int = 0, sharp: float = 3.0, **shape: int) -> Trained:
+def small(paradigm: str, tokenizer: Tokenizer | None = None, seed: int = 0, sharp: float = 3.0,
+          **shape: int) -> Trained:
     """A random network; `sharp` scales its weights so that its answers differ from place to place."""
     torch.manual_seed(seed)
     tokenizer = tokenizer or Tokenizer.words(WORDS)

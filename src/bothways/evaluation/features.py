@@ -33,13 +33,15 @@ class Tagged:
 def text_ids(tokenizer: Tokenizer, texts: Sequence[str], longest: int = 256) -> list[np.ndarray]:
     """`<bos>` and at most `longest - 1` tokens of each text: the form in which every task reads texts."""
     begin = tokenizer.vocabulary.bos
-    return [np.array([begin, *ids[:longest - 1]], dtype=np.int64) for ids in tokenizer.encode_batch(list(texts), reserved=False)]
+    encoded = tokenizer.encode_batch(list(texts), reserved=False)
+    return [np.array([begin, *ids[:longest - 1]], dtype=np.int64) for ids in encoded]
 
 
 def tagged_spans(tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int, str]], longest: int = 256) -> Tagged:
     """Tags on spans of characters (start, end, tag) as tags on the tokens they overlap, `<bos>` counted in.
 
-    Spans beyond the first `longest` tokens are left out, and so is a span that overlaps no token.
+    A `bothways.text.labels.Tagged` fits as it is: `tagged_spans(tokenizer, *tagged)`. Spans beyond the first
+    `longest` tokens are left out, and so is a span that overlaps no token.
     """
     ids = np.array([tokenizer.vocabulary.bos, *tokenizer.encode(text)], dtype=np.int64)[:longest]
     offsets = np.array(tokenizer.offsets(text), dtype=np.int64).reshape(-1, 2)[:longest - 1]

@@ -105,11 +105,8 @@ def score(trained: Trained, way: Way, rule: str, good: Sequence[np.ndarray], bad
     for number, members in enumerate(zip(good, bad)):
         for side, ids in enumerate(members):
             other = members[1 - side]
-            if rule == "bound":
-                asked = [(hidden, hidden_share, None)
-                         for hidden, hidden_share in _common_subsets(ids, other, samples, (seed, number))]
-            else:
-                asked = _asked(ids, rule, trained.vocabulary)
+            asked = _common_subsets(ids, other, samples, (seed, number)) if rule == "bound" else \
+                _asked(ids, rule, trained.vocabulary)
             for hidden, weight, target in asked:
                 questions.append(way.pose(ids, hidden))
                 notes.append((2 * number + side, weight, target))
@@ -159,8 +156,8 @@ def _asked(ids: np.ndarray, rule: str, vocabulary: Vocabulary) -> list[tuple[np.
 
 
 def _common_subsets(ids: np.ndarray, other: np.ndarray, samples: int,
-                    seed: tuple[int, ...]) -> list[tuple[np.ndarray, float]]:
-    """(hidden, L / k / samples) of `samples` corruptions of `ids` that resemble those of `other` as closely as can be.
+                    seed: tuple[int, ...]) -> list[tuple[np.ndarray, float, int | None]]:
+    """(hidden, L / k / samples, none) of `samples` corruptions of `ids` that resemble those of `other` as closely as can be.
 
     Tokens of the common beginning and of the common end carry the same random numbers in both members, those
     between carry their own, and k is the same share of either length: what differs is then the sentence.
@@ -172,12 +169,12 @@ def _common_subsets(ids: np.ndarray, other: np.ndarray, samples: int,
     start = int(differ[0]) if len(differ) else same
     rng = np.random.default_rng(seed)
     numbers, offset = rng.random((samples, 2, longest)), rng.random()
-    found = []
+    found: list[tuple[np.ndarray, float, int | None]] = []
     for sample in range(samples):
         # left-aligned numbers up to the first difference, right-aligned ones after it
         draw = np.concatenate([numbers[sample, 0, :start], numbers[sample, 1, longest - (length - start):]])
         k = min(1 + int((sample + offset) / samples * length), length)
         hidden = np.zeros(len(ids), dtype=bool)
         hidden[1 + np.argsort(draw, kind="stable")[:k]] = True
-        found.append((hidden, length / k / samples))
+        found.append((hidden, length / k / samples, None))
     return found

@@ -32,17 +32,19 @@ def encoding_speed(trained: Trained, texts: Sequence[str] | Sequence[np.ndarray]
     return _rate("documents encoded per second", "documents/s", rates, len(texts))
 
 
-def writing_speed(trained: Trained, prompts: Sequence[np.ndarray], *, new_tokens: int = 32, repeats: int = 2,
+def writing_speed(trained: Trained, prompts: Sequence[Sequence[int]], *, new_tokens: int = 32, repeats: int = 2,
                   mode: str | None = None) -> Score:
-    """New tokens per second, one prompt at a time, by the decoding that fits the objective; items are the repeats."""
+    """New tokens per second, one prompt at a time, by the decoding that fits the mode (the first, if none is named);
+    items are the repeats."""
     from bothways.decoding import GenerateConfig, generate
 
     config = GenerateConfig(max_new_tokens=new_tokens, temperature=0.0)
+    chosen = trained.objective.modes[0] if mode is None else trained.mode(mode)
     rates = []
     for _ in range(repeats):
         watch, written = Stopwatch(), 0
         for prompt in prompts:
-            (one,) = generate(trained, [prompt.tolist()], config, mode=mode)
+            (one,) = generate(trained, [[int(token) for token in prompt]], config, chosen)
             written += max(len(one.ids), 1)
         rates.append(written / watch.seconds)
     return _rate("tokens written per second", "tokens/s", rates, len(prompts))
