@@ -79,8 +79,8 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
             yield ""
             if mode.predicts == "next":
                 yield (f"In the mode '{mode.name}' it looks both ways, which that class does not; call it through "
-                       "bothways. There too the state at place k speaks of place k + 1, one place later than in a BERT: the "
-                       "answer to a `<mask>` is read one place before it.")
+                       "bothways. There too the state at place k speaks of place k + 1, one later than in a BERT: "
+                       "the answer to a `<mask>` is read one place before it.")
             else:
                 yield (f"In the mode '{mode.name}' it looks both ways, which that class does not, and the state at a "
                        "place speaks of that place; call it through bothways.")

@@ -22,8 +22,9 @@ _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gel
 class T5(Family):
     """Encoder and decoder with a relative bias shared by the layers of a tower, RMS norms and unscaled scores.
 
-    A file whose `tie_word_embeddings` is false is of v1.1: the head reads the states as they are. The first T5
-    scales them by one over the root of the width, which we read as a head of its own holding scaled embeddings.
+    A file whose `scale_decoder_outputs`, or in older ones `tie_word_embeddings`, is false is of v1.1: the head reads
+    the states as they are. The first T5 scales them by one over the root of the width, which we read as a head of its
+    own that holds scaled embeddings.
     """
 
     model_type: ClassVar[str] = "t5"
@@ -59,8 +60,8 @@ class T5(Family):
             "layer_norm_epsilon": config.norm.epsilon,
             "feed_forward_proj": _FEED_FORWARDS[config.feed_forward.kind, config.feed_forward.activation],
             "is_encoder_decoder": True,
-            # false says "v1.1", states go to the head unscaled; whether it is tied shows in the weights
-            "tie_word_embeddings": False,
+            # both say that states go to the head unscaled (v1.1); whether it is tied shows in the weights
+            "tie_word_embeddings": False, "scale_decoder_outputs": False,
         }
 
     def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
@@ -93,7 +94,7 @@ class T5(Family):
         """As every family; a head that the file leaves out is the embedding, scaled unless the file is of v1.1."""
         weights = dict(published)
         if not config.tied and "shared.weight" in weights:
-            scaled = stored.get("tie_word_embeddings") is not False
+            scaled = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings") is not False)
             head = weights.get("lm_head.weight", weights["shared.weight"])
             weights["lm_head.weight"] = head * config.shape.width**-0.5 if scaled else head.clone()
         elif config.tied:

@@ -1,0 +1,347 @@
+"""The public surface: a folder becomes a model that gives logits, writes, fills and embeds.
+
+    >>> model = from_pretrained("runs/notes/model")
+    >>> model.generate("Once upon a time", max_new_tokens=40)
+
+The same calls work for every objective: which decoding writes, and who may look at whom, the folder says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bothways import decoding
+from bothways.batch import Vocabulary, pack
+from bothways.decoding import GenerateConfig, Written
+from bothways.errors import BothwaysError, nearest
+from bothways.families import folder as folders
+from bothways.families.trained import Trained
+from bothways.model import ModelConfig
+from bothways.objectives.base import Mode, Objective, example
+from bothways.text.tokenizer import Tokenizer
+from bothways.visibility import Visibility, bidirectional
+
+Ids = Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]
+"""Token ids: (L,) of one text or (B, L) of several."""
+Texts = str | Sequence[str]
+ROW = 8192
+"""Tokens read in one pass when many texts are embedded."""
+
+
+def from_pretrained(folder: str | Path, device: torch.device | str | None = None,
+                    dtype: torch.dtype | None = None) -> Model:
+    """The model in a folder: one that `save_pretrained` or training wrote, or a plain one of a known family.
+
+    Args:
+        device: where the weights go, the CPU when none.
+        dtype: the number format to compute in, the file's when none.
+    Raises:
+        BothwaysError: a file that is missing, truncated, of another version or of an unknown family.
+    """
+    return Model(folders.load(folder, device, dtype))
+
+
+class Model:
+    """A trained network with its tokenizer and its objective."""
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+        trained.network.eval()
+
+    # --- what it is ---
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's choices."""
+        return self.trained.config
+
+    @property
+    def objective(self) -> Objective:
+        """What it was trained to do."""
+        return self.trained.objective
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back."""
+        return self.trained.tokenizer
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Facts about token ids."""
+        return self.trained.vocabulary
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The names that `visibility` may take."""
+        return tuple(mode.name for mode in self.objective.modes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.trained.device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Model:
+        """The same model elsewhere or in another number format; changes this one and returns it."""
+        self.trained.network.to(device=device, dtype=dtype)
+        return self
+
+    def save_pretrained(self, folder: str | Path, layout: str = "auto", dtype: torch.dtype | None = None) -> Path:
+        """Write the folder, whole or not at all: see `families.folder.save`."""
+        return folders.save(self.trained, folder, layout, dtype)
+
+    def describe(self) -> str:
+        """Sizes, costs, modes and exports, as printed by `bothways describe`."""
+        from bothways import families
+        from bothways.model import describe
+
+        described = describe.describe(self.config, self.objective.profile)
+        reason = families.obstacle(self.config, self.objective)
+        fits = families.fitting(self.config, self.objective)
+        modes = [f"mode '{mode.name}': {mode.visibility!r}, a state speaks of the token "
+                 f"{'here' if mode.predicts == 'here' else 'after it'}, likelihood {mode.likelihood}"
+                 for mode in self.objective.modes]
+        export = f"transformers: {fits.architecture}" if fits is not None else f"transformers: none, {reason}"
+        return "\n".join([f"objective {self.objective.name}: {self.objective.summary}", *modes, str(described), export])
+
+    def __repr__(self) -> str:
+        return (f"Model({self.objective.name}, {self.config.stack}, {self.config.shape.width} wide, "
+                f"modes {', '.join(self.modes)})")
+
+    # --- logits ---
+
+    @torch.no_grad()
+    def logits(self, ids: Ids, source: Ids | None = None, visibility: str | Visibility | None = None) -> Tensor:
+        """Scores over the vocabulary at every place.
+
+        Args:
+            ids: (L,) or (B, L) token ids as the network reads them: no `<bos>` is added.
+            source: (M,) or (B, M) what the other of two towers reads.
+            visibility: the name of a trained mode, or any visibility value; none stands for the only trained one.
+        Returns:
+            (B, L, V) float, B = 1 for a single text. What a place speaks of (itself or the next token) the mode says.
+        Raises:
+            BothwaysError: several trained visibilities and none named; a source for one tower or none for two; ids
+                outside the vocabulary, or more of them than the network has places.
+        """
+        rows, sees = self._rows(ids, "ids"), self._visibility(visibility)
+        # 1. every text a document of one row
+        if (source is not None) != (self.config.stack == "two towers"):
+            raise BothwaysError("this network has two towers: give what the other one reads as `source`" if source is None
+                                else "this network has one tower and reads no source: leave `source` out")
+        sources = [None] * len(rows) if source is None else self._rows(source, "source")
+        if len(sources) != len(rows):
+            raise BothwaysError(f"ids hold {len(rows)} texts and source {len(sources)}: give one source for each text")
+        examples = [example(row, sees) if other is None else
+                    example(row, sees, source=example(other, bidirectional), cross=bidirectional)
+                    for row, other in zip(rows, sources, strict=True)]
+        # 2. one pass
+        (packed,) = pack(examples)
+        network = self.trained.network
+        return network.logits(network(packed.to(self.device)).states).unflatten(0, (len(rows), -1))
+
+    # --- writing ---
+
+    @overload
+    def generate(self, prompt: str, max_new_tokens: int = ..., *, stream: Literal[True], **options: Any
+                 ) -> Iterator[str]: ...
+    @overload
+    def generate(self, prompt: str, max_new_tokens: int = ..., *, stream: Any = ..., **options: Any) -> str: ...
+    @overload
+    def generate(self, prompt: list[str], max_new_tokens: int = ..., *, stream: Any = ..., **options: Any
+                 ) -> list[str]: ...
+    @overload
+    def generate(self, prompt: Tensor, max_new_tokens: int = ..., *, stream: Any = ..., **options: Any) -> Tensor: ...
+
+    def generate(self, prompt: Texts | Tensor, max_new_tokens: int = 64, *, visibility: str | Visibility | None = None,
+                 stop: Texts = (), stream: bool | Callable[[str], None] = False,
+                 **options: Any) -> str | list[str] | Tensor | Iterator[str]:
+        """Write on after a prompt; the result is of the prompt's kind and begins with it.
+
+        Args:
+            prompt: a text, several, or a (L,) or (B, L) tensor of ids, which are read exactly as they stand (a text
+                gets its `<bos>`).
+            max_new_tokens: the most tokens to write.
+            visibility: the name of a trained mode; needed where there are several.
+            stop: strings that end the text and are not part of it.
+            stream: true returns an iterator of the new text in pieces of whole characters; a function is called with
+                each piece. One text at a time.
+            options: temperature (0 is greedy), top_k, top_p, min_p, repetition_penalty, stop_ids, seed, cached; steps,
+                block and order for models that fill many places at once. See `decoding.GenerateConfig`.
+        Returns:
+            text, texts, or a tensor (L + n,) or (B, L + n), shorter rows filled up with `<pad>` on the right.
+        Raises:
+            BothwaysError: an unknown or impossible option, a prompt too long for the network.
+        """
+        mode = self._mode(visibility)
+        config = self._config(max_new_tokens=max_new_tokens, stop=(stop,) if isinstance(stop, str) else tuple(stop),
+                              begin=not isinstance(prompt, Tensor), **options)
+        # 1. ids in, ids out
+        if isinstance(prompt, Tensor):
+            if stream:
+                raise BothwaysError("only text is streamed: give the prompt as a string")
+            rows = [row.tolist() for row in self._rows(prompt, "the prompt", empty=True)]
+            written = decoding.generate(self.trained, rows, config, mode)
+            joined = [[*row, *new.ids] for row, new in zip(rows, written, strict=True)]
+            return self._padded(joined, prompt)
+        # 2. text in, text out
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if stream and not isinstance(prompt, str):
+            raise BothwaysError("one text is streamed at a time: give the prompt as a string")
+        rows = self.tokenizer.encode_batch(texts)
+        if stream is True:
+            return decoding.stream(self.trained, rows[0], config, mode)
+        listen = None if not callable(stream) else lambda _, piece: stream(piece)  # type: ignore[operator]
+        written = decoding.generate(self.trained, rows, config, mode, listen)
+        results = [text + (new.text or "") for text, new in zip(texts, written, strict=True)]
+        return results[0] if isinstance(prompt, str) else results
+
+    def write(self, prompts: Sequence[str], config: GenerateConfig | None = None,
+              visibility: str | Visibility | None = None) -> list[Written]:
+        """As `generate`, with all there is to know: new ids, log probabilities, passes, seconds, what stopped it."""
+        return decoding.generate(self.trained, self.tokenizer.encode_batch(list(prompts)), config,
+                                 self._mode(visibility))
+
+    @overload
+    def fill(self, text: str, max_new_tokens: int = ..., **options: Any) -> str: ...
+    @overload
+    def fill(self, text: list[str], max_new_tokens: int = ..., **options: Any) -> list[str]: ...
+    @overload
+    def fill(self, text: Tensor, max_new_tokens: int = ..., **options: Any) -> Tensor: ...
+
+    def fill(self, text: Texts | Tensor, max_new_tokens: int = 64, *, visibility: str | Visibility | None = None,
+             **options: Any) -> str | list[str] | Tensor:
+        """Fill every `<mask>`: one token each, or a span of any length each with two towers.
+
+        A space before a `<mask>` belongs to the word that is missing, so it is left out (except with bytes as tokens).
+
+        Args:
+            text: a text, several, or a (L,) or (B, L) tensor of ids, read exactly as they stand by one tower.
+            max_new_tokens: with two towers, how much longer than the text the answer may be.
+            visibility: the name of a trained mode; the one that fills when none.
+            options: as for `generate`.
+        Returns:
+            the filled text, texts or ids.
+        Raises:
+            BothwaysError: a model that only looks left, a text without `<mask>`.
+        """
+        mode = None if visibility is None else self._mode(visibility)
+        config = self._config(max_new_tokens=max_new_tokens, begin=not isinstance(text, Tensor), **options)
+        if isinstance(text, Tensor):
+            rows = [row.tolist() for row in self._rows(text, "the text")]
+            return self._padded([new.ids for new in decoding.fill(self.trained, rows, config, mode)], text)
+        texts = [text] if isinstance(text, str) else list(text)
+        if getattr(self.tokenizer, "kind", "") != "bytes":
+            texts = [re.sub(r" (?=<mask>)", "", one) for one in texts]
+        written = decoding.fill(self.trained, self.tokenizer.encode_batch(texts), config, mode)
+        filled = [new.text or "" for new in written]
+        return filled[0] if isinstance(text, str) else filled
+
+    # --- reading ---
+
+    @torch.no_grad()
+    def embed(self, texts: Texts, layer: int = -1, visibility: str | Visibility | None = None,
+              batch_tokens: int = ROW) -> Tensor:
+        """One vector for each text: the mean of a layer's states over the text's own tokens.
+
+        Two towers are read by the one that reads. Texts longer than the network has places are cut.
+
+        Args:
+            layer: -1 for the last states behind the norm, 0 for the embedding, k for what layer k gives.
+            visibility: the name of a trained mode, or a value; needed where several were trained.
+            batch_tokens: how many tokens are packed into one pass.
+        Returns:
+            (n, D) float32 on the CPU, in the order of the texts.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        two = self.config.stack == "two towers"
+        sees = bidirectional if two and visibility is None else self._visibility(visibility)
+        layers = self.config.shape.source_layers if two else self.config.shape.layers
+        if not -layers - 1 <= layer <= layers:
+            raise BothwaysError(f"layer is {layer}, but this network has the layers 0 (embedding) to {layers}, or -1")
+        vocabulary, most = self.vocabulary, self.config.position.length
+        rows = [np.array([vocabulary.bos, *ids, vocabulary.eos][:most], dtype=np.int64)
+                for ids in self.tokenizer.encode_batch(texts)]
+        pooled = torch.zeros(len(rows), self.config.shape.width)
+        # 1. texts of like length together, as many as fit
+        for group in _groups([len(row) for row in rows], batch_tokens):
+            (packed,) = pack([example(rows[i], sees) for i in group])
+            output = self.trained.network.encode(packed.to(self.device), hidden=layer != -1)
+            states = output.states if layer == -1 else (output.hidden or ())[layer]
+            # 2. the mean over ordinary tokens, or over all where there are none
+            for i, part in zip(group, states.float().cpu().split([len(rows[i]) for i in group]), strict=True):
+                own = torch.from_numpy(~vocabulary.special[rows[i]])
+                pooled[i] = part[own].mean(0) if bool(own.any()) else part.mean(0)
+        return pooled
+
+    # --- what calls share ---
+
+    def _mode(self, visibility: str | Visibility | None) -> Mode:
+        """A trained mode, by name or by its visibility."""
+        if isinstance(visibility, Visibility):
+            for mode in self.objective.modes:
+                if mode.visibility == visibility:
+                    return mode
+            raise BothwaysError(f"this model was not trained to write with '{visibility!r}' "
+                                + nearest(repr(visibility), self.modes))
+        return self.trained.mode(visibility)
+
+    def _visibility(self, visibility: str | Visibility | None) -> Visibility:
+        return visibility if isinstance(visibility, Visibility) else self.trained.mode(visibility).visibility
+
+    def _config(self, **options: Any) -> GenerateConfig:
+        """The options of a call, with unknown ones refused by name."""
+        known = list(GenerateConfig.__dataclass_fields__)
+        unknown = [f"'{name}' {nearest(name, known)}" for name in options if name not in known]
+        if unknown:
+            raise BothwaysError(f"unknown option {' and '.join(unknown)}")
+        return replace(GenerateConfig(), **options)
+
+    def _rows(self, ids: Ids, what: str, empty: bool = False) -> list[np.ndarray]:
+        """Ids as one array a text, checked."""
+        if not isinstance(ids, (Tensor, np.ndarray)):
+            ids = torch.tensor(ids, dtype=torch.long)
+        table = ids.cpu().numpy() if isinstance(ids, Tensor) else ids
+        if table.ndim not in (1, 2) or not np.issubdtype(table.dtype, np.integer):
+            raise BothwaysError(f"{what} must be whole numbers of shape (L,) or (B, L), not {table.dtype} of shape "
+                                f"{tuple(table.shape)}")
+        table = table[None] if table.ndim == 1 else table
+        if not table.size and not empty:
+            begin = self.vocabulary.ids.get("<bos>")
+            raise BothwaysError(f"{what} hold no token: give at least one, such as <bos> ({begin})")
+        size, most = self.config.shape.vocabulary, self.config.position.length
+        if table.size and not (table.min() >= 0 and table.max() < size):
+            worst = table.max() if table.max() >= size else table.min()
+            raise BothwaysError(f"{what} hold the token {worst}, but the vocabulary has the ids 0 to {size - 1}")
+        if table.shape[1] > most:
+            raise BothwaysError(f"{what} have {table.shape[1]} tokens, but this network has places for {most}: "
+                                "shorten them")
+        return [row.astype(np.int64) for row in table]
+
+    def _padded(self, rows: list[list[int]], like: Tensor) -> Tensor:
+        """Rows of ids as a tensor of as many dimensions as `like`."""
+        longest = max(map(len, rows), default=0)
+        pad = self.vocabulary.ids.get("<pad>", self.vocabulary.ids.get("<eos>", 0))
+        table = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], dtype=torch.long,
+                             device=like.device)
+        return table[0] if like.dim() == 1 else table
+
+
+def _groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in order of length, cut where the next text would not fit into `budget` tokens."""
+    groups: list[list[int]] = []
+    filled = budget + 1
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if filled + lengths[i] > budget:
+            groups.append([])
+            filled = 0
+        groups[-1].append(i)
+        filled += lengths[i]
+    return groups
