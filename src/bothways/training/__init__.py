@@ -7,10 +7,10 @@
 from bothways.training.budget import Budget, Cost
 from bothways.training.config import Averaging, Record, Schedule, TrainConfig, load, read
 from bothways.training.precision import Found, find
-from bothways.training.run import Run, flops_per_token, resolved, tokens_per_step, train
+from bothways.training.run import Run, flops_per_token, resolved, tokens_per_step, train, vacant
 from bothways.training.watchers import Console, JsonLines, Outlook, TensorBoard, Watcher
 from bothways.training.watchers import read as read_metrics
 
 __all__ = ["Averaging", "Budget", "Console", "Cost", "Found", "JsonLines", "Outlook", "Record", "Run", "Schedule",
            "TensorBoard", "TrainConfig", "Watcher", "find", "flops_per_token", "load", "read", "read_metrics",
-           "resolved", "tokens_per_step", "train"]
+           "resolved", "tokens_per_step", "train", "vacant"]

@@ -165,7 +165,8 @@ def read(kind: type[T], data: object, origin: str = "", path: str = "") -> T:
     value = _read(kind, data, path, problems)
     if problems:
         where = f"{origin}: " if origin else ""
-        raise BothwaysError(where + "; ".join(problems))
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise BothwaysError(where + (problems[0] if len(problems) == 1 else f"{len(problems)} mistakes{listed}"))
     return typing.cast(T, value)
 
 
@@ -209,6 +210,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+_WRONG = object()
+"""Stands for a value that could not be read."""
+
+
 def _read(kind: Any, data: object, path: str, problems: list[str]) -> object:
     """One dataclass; what is wrong is added to `problems`, and the value is then not to be used."""
     # 1. a mapping whose keys are fields
@@ -217,7 +222,7 @@ def _read(kind: Any, data: object, path: str, problems: list[str]) -> object:
     if not isinstance(data, Mapping):
         problems.append(f"{path or kind.__name__} is {_shown(data)}, but must hold the keys "
                         f"{', '.join(one.name for one in fields(kind))}")
-        return None
+        return _WRONG
     known = {one.name: one for one in fields(kind) if one.init}
     hints = typing.get_type_hints(kind)
     dot = f"{path}." if path else ""
@@ -231,26 +236,32 @@ def _read(kind: Any, data: object, path: str, problems: list[str]) -> object:
         elif known[name].default is dataclasses.MISSING and known[name].default_factory is dataclasses.MISSING:
             found.append(f"the key '{dot}{name}' is missing")
     problems += unknown + found
-    if found:
-        return None
-    # 3. what the dataclass itself refuses
+    # 3. what the dataclass itself refuses; beside wrong values only if it does not speak of them
+    wrong = {name for name in known if name in data and values[name] is _WRONG}
     try:
-        return typing.cast(object, kind(**values))
+        value = kind(**{name: value for name, value in values.items() if name not in wrong})
+        return _WRONG if found else value
     except BothwaysError as error:
-        problems.append(f"{path}: {error}" if path else str(error))
-        return None
+        if not any(name in str(error) for name in wrong):
+            problems.append(f"{path}: {error}" if path else str(error))
+    except TypeError:  # a key without a default is missing, and has been reported
+        pass
+    return _WRONG
 
 
 def _value(hint: Any, data: object, path: str, problems: list[str]) -> object:
     if is_dataclass(hint):
         return _read(hint, data, path, problems)
+    if isinstance(data, bool) and hint is not bool:
+        problems.append(f"{path} is {data}, but must be {getattr(hint, '__name__', hint)} "
+                        "(YAML reads a bare yes or no as true or false: put a word in quotes)")
+        return _WRONG
     try:
         return typing.cast(object, TypeAdapter(hint).validate_python(data))
     except ValidationError as error:
         reasons = {one["msg"][0].lower() + one["msg"][1:] for one in error.errors()}
-        quote = " (YAML reads a bare yes or no as true or false: put it in quotes)" if isinstance(data, bool) else ""
-        problems.append(f"{path} is {_shown(data)}: {' or '.join(sorted(reasons))}{quote}")
-        return None
+        problems.append(f"{path} is {_shown(data)}: {' or '.join(sorted(reasons))}")
+        return _WRONG
 
 
 def _shown(data: object) -> str:

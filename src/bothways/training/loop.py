@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,7 +45,6 @@ class Loop:
         self.optimiser = Optimiser(network, config, _products(precision))
         self.average = Average(config, self.optimiser.masters, steps)
         self.totals = Totals()
-        self._z_loss = _takes_z_loss(objective) if config.z_loss else False
 
     def step(self, batch: Batch) -> dict[str, Any]:
         """Train on one batch; returns loss, parts, learning_rate and gradient_norm.
@@ -61,8 +59,9 @@ class Loop:
         sums = Sums(batch.counts)
         for row in batch.rows:
             share = sums.add(self._parts(row.to(self.device)), rows=len(batch.rows))
-            share.backward()
-            self.optimiser.masters.gather()
+            if share is not None:
+                share.backward()  # type: ignore[no-untyped-call]
+                self.optimiser.masters.gather()
         loss = sums.total()
         if not math.isfinite(loss):
             raise _not_finite("loss", loss, batch)
@@ -80,10 +79,7 @@ class Loop:
         return {"loss": loss, "parts": sums.means(), "learning_rate": base * rate, "gradient_norm": norm}
 
     def _parts(self, row: Example) -> Sequence[Part]:
-        output = self.network(row)
-        if self._z_loss:
-            return self.objective.loss(self.network, output, row, z_loss=self.config.z_loss)
-        return self.objective.loss(self.network, output, row)
+        return self.objective.loss(self.network, self.network(row), row, self.config.z_loss)
 
 
 class NotFinite(BothwaysError):
@@ -102,10 +98,3 @@ def _products(precision: Found) -> torch.dtype:
     from bothways.training.precision import find
 
     return find("auto", str(precision.device)).dtype
-
-
-def _takes_z_loss(objective: Objective) -> bool:
-    """Raises: BothwaysError where the objective's own loss has no z-loss."""
-    if "z_loss" in inspect.signature(objective.loss).parameters:
-        return True
-    raise BothwaysError(f"z_loss is set, but the objective '{objective.name}' has a loss without one: set z_loss to 0")

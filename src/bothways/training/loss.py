@@ -27,8 +27,8 @@ class Sums:
         self._means: dict[str, Tensor] = {}
         self._coefficients: dict[str, float] = {}
 
-    def add(self, parts: Sequence[Part], rows: int) -> Tensor:
-        """Count one row of `rows`; returns its share of the total, to be sent backward."""
+    def add(self, parts: Sequence[Part], rows: int) -> Tensor | None:
+        """Count one row of `rows`; returns its share of the total, to be sent backward; none if nothing was asked."""
         shares = []
         for part in parts:
             count = self.counts[part.name] if part.name in self.counts else part.count * rows
@@ -38,7 +38,7 @@ class Sums:
             seen = self._means.get(part.name)
             self._means[part.name] = mean.detach() if seen is None else seen + mean.detach()
             self._coefficients[part.name] = part.coefficient
-        return torch.stack(shares).sum()
+        return torch.stack(shares).sum() if shares else None
 
     def means(self) -> dict[str, float]:
         """Part name -> sum / count so far."""

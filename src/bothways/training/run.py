@@ -198,12 +198,30 @@ def _claim(config: TrainConfig, prepared: Any, folder: Path) -> _Job:
         found = read_json(environment) if environment.exists() else {}
         precision = find(found.get("dtype", config.precision), config.device)
         return _Job(config, objective, prepared, folder, precision)
-    if folder.exists() and any(folder.iterdir()):
-        raise BothwaysError(f"{folder} holds other files and no run: choose a new or empty folder")
+    vacant(folder)
     precision = find(config.precision, config.device)
     write_json(environment, describe_environment(precision))
     write_json(file, described)
     return _Job(config, objective, prepared, folder, precision)
+
+
+BESIDE = ("text", "tensorboard")
+"""What a caller may keep in a run's folder."""
+
+
+def vacant(folder: Path) -> None:
+    """Whether a run may begin or go on in this folder.
+
+    Raises:
+        BothwaysError: there are files in it, but no run; or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BothwaysError(f"{folder} is a file, but a run needs a folder: choose another one")
+    if folder.is_dir() and not (folder / "config.json").exists():
+        others = sorted(path.name for path in folder.iterdir() if path.name not in BESIDE and path.name[0] != ".")
+        if others and others != ["environment.json"]:
+            raise BothwaysError(f"{folder} holds other files ({', '.join(others[:3])}) and no run: "
+                                "choose a new or empty folder")
 
 
 def _text(prepared: Any) -> dict[str, Any]:
