@@ -1,72 +1,158 @@
-"""Attention over planned rows: one entry, the kernel chosen per call, and the dense reference all are tested against."""
+"""Attention over planned rows: one entry, the cheapest exact kernel, and the dense reference all are tested against."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bothways.model.position import RelativeBias
-from bothways.model.render import Call, Plan, Side
+from bothways.model import explicit, flex
+from bothways.model.explicit import Turn, back, slots_of
+from bothways.model.position import RelativeBias, rotate
+from bothways.model.render import Call, Plan
+
+SHORT = 1024
+"""Rows of fewer keys attend by our own products on the CPU; longer ones would write out too many scores."""
+
+Kernel = Literal["dense", "explicit", "fused", "flex"]
 
 
 class Scoring(NamedTuple):
     """How a score is made of a query and a key: cap(scale * q . k + bias), and what falls out of the weights.
 
+    heads: query heads.
     scale: factor of the product.
     bias: the tower's term by relative place, or none.
     soft_cap: scores become cap * tanh(scores / cap) when set (Gemma 2, arXiv 2408.00118).
     dropout: share of the attention weights dropped (0 outside training).
     """
 
+    heads: int
     scale: float
     bias: RelativeBias | None = None
     soft_cap: float | None = None
     dropout: float = 0.0
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, scoring: Scoring) -> Tensor:
+class Kept(NamedTuple):
+    """Keys and values a cache keeps, laid out by head and document: (K, B, capacity, D) each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: Scoring, turn: Turn | None = None,
+           kernel: Kernel | None = None) -> Tensor:
     """What each query reads: values averaged by its scores over the keys it may see.
 
     Args:
-        queries: (N, H, D) rows.
-        keys, values: (M, K, D) rows, or (B, K, L, D) laid out by document in a cache; H / K query heads share one.
+        queries: (N, H, D) rows; with no `others` (N, H + 2 K, D), the same tokens' keys and values behind the queries.
+            Each key head serves H / K query heads.
+        others: (M, 2 K, D) rows of other tokens, keys before values; or what a cache kept.
         plan: who may see whom, rendered for exactly these rows.
         scoring: scale, score terms, dropout.
+        turn: cosine and sine (N, 1, D / 2) that turn queries and keys of the same tokens.
+        kernel: insists on one of them; by default the cheapest that is exact.
     Returns:
         (N, H, D); zeros for a query that sees nothing.
     """
-    slots = lay(queries, plan.queries), lay(keys, plan.keys), lay(values, plan.keys)
-    read = torch.zeros_like(slots[0]) if not plan.whole else None
+    if not plan.calls:
+        return torch.zeros_like(queries[:, :scoring.heads])
+    kernel = kernel or choose(queries, plan, scoring, isinstance(others, Kept))
+    biases = () if scoring.bias is None else tuple(scoring.bias(c.query_places, c.key_places) for c in plan.calls)
+    if kernel == "explicit" and not isinstance(others, Kept):
+        return explicit.look(queries, others, scoring.heads, plan, scoring.scale, scoring.dropout, turn, biases)
+    # the other kernels take queries, keys and values apart
+    if others is None:
+        shared = (queries.shape[1] - scoring.heads) // 2
+        queries, keys, values = queries.split([scoring.heads, shared, shared], dim=1)
+        if turn is not None:
+            queries, keys = rotate(queries, turn), rotate(keys, turn)
+    elif isinstance(others, Kept):
+        keys, values = others
+    else:
+        keys, values = others.chunk(2, dim=1)
+    if kernel == "flex":
+        return flex.look(queries, keys, values, plan, scoring.scale)
+    asking = slots_of(queries, plan.queries)
+    if not isinstance(others, Kept):
+        keys, values = slots_of(keys, plan.keys), slots_of(values, plan.keys)
+    # every call by itself
     parts = []
-    for call in plan.calls:
-        query, key, value = cut(call, *slots)
-        bias = None if scoring.bias is None else scoring.bias(call.query_places, call.key_places)
-        part = dense(query, key, value, call.seen(query.device), scoring.scale, bias, scoring.soft_cap,
-                     scoring.dropout).transpose(1, 2).flatten(0, 1)
-        parts.append(part)
-        if read is not None:
-            read = read.index_copy(0, torch.arange(call.first_query, call.first_query + len(part),
-                                                   device=part.device), part)
-    read = read if read is not None else torch.cat(parts)
-    return read if plan.queries.back is None else read.index_select(0, plan.queries.back)
+    for i, call in enumerate(plan.calls):
+        bias = biases[i] if biases else None
+        parts.append(_one_call(kernel, call, _cut(asking, call.first_query, call.batch, call.queries),
+                               _cut(keys, call.first_key, call.batch, call.keys),
+                               _cut(values, call.first_key, call.batch, call.keys), bias, scoring))
+    return back(_joined(parts, plan, asking), plan.queries)
 
 
-def lay(rows: Tensor, side: Side) -> Tensor:
-    """Rows into slots (a cache lays its own)."""
-    return rows if side.take is None or rows.dim() == 4 else rows.index_select(0, side.take)
+def choose(queries: Tensor, plan: Plan, scoring: Scoring, cached: bool) -> Kernel:
+    """The cheapest exact kernel for these rows on their device."""
+    if scoring.soft_cap is not None:
+        return "dense"
+    if queries.device.type == "cpu":
+        longest = max(call.keys for call in plan.calls)
+        if cached:
+            one_by_one = max(call.queries for call in plan.calls) == 1 and not torch.is_grad_enabled()
+            return "explicit" if one_by_one else "fused"
+        return "explicit" if longest < SHORT else "fused"
+    if flex.fits(queries, plan, scoring.bias is not None or scoring.dropout > 0 or cached):
+        return "flex"
+    return "fused"
 
 
-def cut(call: Call, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The slots of one call as (batch, heads, length, D) views."""
-    def part(slots: Tensor, first: int, length: int) -> Tensor:
-        if slots.dim() == 4:
-            return slots[:, :, first:first + length]
-        return slots[first:first + call.batch * length].unflatten(0, (call.batch, length)).transpose(1, 2)
-    return (part(queries, call.first_query, call.queries), part(keys, call.first_key, call.keys),
-            part(values, call.first_key, call.keys))
+def _cut(slots: Tensor, first: int, batch: int, length: int) -> Tensor:
+    """The slots of one call as (B, heads, L, D); a cache's are laid out already."""
+    if slots.dim() == 4:
+        return slots[:, :, first:first + length].transpose(0, 1)
+    return slots[first:first + batch * length].unflatten(0, (batch, length)).transpose(1, 2)
+
+
+def _one_call(kernel: Kernel, call: Call, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None,
+              scoring: Scoring) -> Tensor:
+    """(B, H, Lq, D) of one call, by the kernel's name."""
+    if kernel == "dense":
+        return dense(queries, keys, values, call.seen(queries.device), scoring.scale, bias, scoring.soft_cap,
+                     scoring.dropout)
+    if kernel == "explicit":
+        folded = queries.unflatten(1, (keys.shape[1], -1)).transpose(0, 1)
+        read, _ = explicit.forward(folded, keys.transpose(0, 1), values.transpose(0, 1), call, scoring.scale, 0.0, bias)
+        return read.transpose(0, 1).flatten(1, 2)
+    return fused(queries, keys, values, call, scoring.scale, bias, scoring.dropout)
+
+
+def _joined(parts: list[Tensor], plan: Plan, asking: Tensor) -> Tensor:
+    """Calls' results (B, H, Lq, D) as slots (M, H, D), zeros where no call is."""
+    slots = [part.transpose(1, 2).flatten(0, 1) for part in parts]
+    if plan.whole:
+        return slots[0] if len(slots) == 1 else torch.cat(slots)
+    read, end = [], 0
+    for call, part in zip(plan.calls, slots, strict=True):
+        read += [part.new_zeros(call.first_query - end, *part.shape[1:]), part]
+        end = call.first_query + len(part)
+    return torch.cat([*read, asking.new_zeros(plan.query_slots - end, *asking.shape[1:])])
+
+
+def fused(queries: Tensor, keys: Tensor, values: Tensor, call: Call, scale: float, bias: Tensor | None = None,
+          dropout: float = 0.0) -> Tensor:
+    """The library's fused attention: nothing of size Lq x Lk is kept. Shapes as in `dense`.
+
+    Its causal flag is used only where the planner says that queries and keys are the same tokens in order.
+    """
+    allowed = None if call.grid is None else call.grid.unsqueeze(1)
+    flag = call.causal and bias is None
+    if bias is not None:
+        hidden = call.additive(bias.dtype, bias.device)
+        allowed = bias if hidden is None else bias + hidden
+    read = F.scaled_dot_product_attention(queries, keys, values, allowed, dropout, flag, scale=scale,
+                                          enable_gqa=queries.shape[1] != keys.shape[1])
+    if call.blind:
+        assert call.grid is not None
+        read = read.masked_fill(~call.grid.any(dim=-1)[:, None, :, None], 0.0)
+    return read
 
 
 def dense(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, scale: float, bias: Tensor | None = None,
@@ -87,10 +173,10 @@ def dense(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, sc
     scores = scores if bias is None else scores + bias
     scores = scores if soft_cap is None else soft_cap * torch.tanh(scores / soft_cap)
     if seen is not None:
-        scores = scores.masked_fill(~seen.unsqueeze(1), float("-inf"))
-    statistics = torch.promote_types(scores.dtype, torch.float32)
-    weights = scores.softmax(dim=-1, dtype=statistics).to(values.dtype)
+        # a row of -inf alone has no softmax: it gets any, and reads nothing in the end
+        blind = ~seen.any(dim=-1, keepdim=True).unsqueeze(1)
+        scores = scores.masked_fill(~(seen.unsqueeze(1) | blind), float("-inf"))
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(values.dtype)
     if seen is not None:
-        # a row of -inf alone has no softmax: it reads nothing
-        weights = weights.masked_fill(~seen.any(dim=-1)[:, None, :, None], 0.0)
+        weights = weights.masked_fill(blind, 0.0)
     return F.dropout(weights, dropout) @ values

@@ -13,13 +13,18 @@ from torch import Tensor
 
 from bothways.batch import Example
 from bothways.errors import BothwaysError
+from bothways.model.attention import Kept
 from bothways.model.config import ModelConfig
 from bothways.model.render import Call, Plan, Planner, Side, simplify
 from bothways.visibility import Fields, SameDocument, Visibility, Window
 
 
 class Store:
-    """Keys and values of one layer: two buffers (B, K, capacity, head size), written in place."""
+    """Keys and values of one layer: two buffers (K, B, capacity, head size), written in place, without gradients.
+
+    `where` is set for each call: the places of its tokens in every document, or their documents and places.
+    `first` says that nothing was kept before, so the new tokens need only look at themselves.
+    """
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
@@ -27,17 +32,13 @@ class Store:
         self.where: tuple[Tensor, Tensor] | slice = slice(0, 0)
         self.first = True
 
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in the rows (N, K, head size) of new tokens; returns what they look at.
-
-        At the first call that is the rows themselves, later the whole buffers (B, K, capacity, head size).
-        """
-        for buffer, rows in ((self.keys, keys), (self.values, values)):
+    def extend(self, keys: Tensor, values: Tensor) -> None:
+        """Keep the rows (N, K, head size) of new tokens."""
+        for buffer, rows in ((self.keys, keys.detach()), (self.values, values.detach())):
             if isinstance(self.where, slice):
-                buffer[:, :, self.where] = rows.unflatten(0, (len(buffer), -1)).transpose(1, 2)
+                buffer[:, :, self.where] = rows.unflatten(0, (buffer.shape[1], -1)).permute(2, 0, 1, 3)
             else:
-                buffer[self.where[0], :, self.where[1]] = rows.to(buffer.dtype)
-        return (keys, values) if self.first else (self.keys, self.values)
+                buffer[:, self.where[0], self.where[1]] = rows.to(buffer.dtype).transpose(0, 1)
 
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` tokens in each document."""
@@ -47,7 +48,7 @@ class Store:
 
     def keep(self, rows: Tensor) -> None:
         """Only these documents, in this order."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
 
 
 class Cache:
@@ -63,10 +64,10 @@ class Cache:
         self.config, self.capacity = config, max(capacity, 1)
         self.device = torch.device(device)
         self.lengths = torch.zeros(sequences, dtype=torch.long)
-        shape = sequences, config.key_heads, self.capacity, config.head_size
+        shape = config.key_heads, sequences, self.capacity, config.head_size
         self.stores = [Store(shape, dtype, self.device) for _ in range(config.shape.layers)]
         self.facts: dict[str, Tensor] = {}
-        self.cross: list[tuple[Tensor, Tensor]] = []
+        self.cross: list[Kept] = []
         self.source_facts: dict[str, Tensor] = {}
         self.source_lengths = torch.zeros(sequences, dtype=torch.long)
 
@@ -109,7 +110,9 @@ class Cache:
         place = torch.arange(rows.shape[1]).expand_as(rows)[rows >= 0][torch.argsort(rows[rows >= 0])]
         slots = self.lengths[document] + place
         for name, fact in fields.items():
-            self.facts.setdefault(name, torch.zeros(self.sequences, self.capacity, dtype=torch.long))[document, slots] = fact
+            if name not in self.facts:
+                self.facts[name] = torch.zeros(self.sequences, self.capacity, dtype=torch.long)
+            self.facts[name][document, slots] = fact
         if not regular:
             where = document.to(self.device), slots.to(self.device)
         for store in self.stores:
@@ -124,13 +127,14 @@ class Cache:
         """The call is done: its tokens count as read."""
         self.lengths = self._after
 
-    def read_source(self, source: Example, keys_values: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Keep each layer's keys and values (M, K, head size) of the other tower's states, laid out by document."""
+    def read_source(self, source: Example, told: Sequence[Tensor]) -> None:
+        """Keep each layer's keys and values (M, 2 K, head size) of the other tower's states, laid out by document."""
         rows, self.source_lengths = _rows(source.fields["document"], self.sequences)
-        inside, on_device = rows.clamp(min=0), rows.clamp(min=0).to(self.device)
-        self.source_facts = {name: fact[inside] if len(fact) else inside for name, fact in source.fields.items()}
-        self.cross = [(keys[on_device].transpose(1, 2).contiguous(), values[on_device].transpose(1, 2).contiguous())
-                      for keys, values in keys_values]
+        inside = rows.clamp(min=0)
+        self.source_facts = {name: fact[inside] for name, fact in source.fields.items()}
+        on_device = inside.to(self.device)
+        self.cross = [Kept(*(part.contiguous() for part in rows[on_device].permute(2, 0, 1, 3).chunk(2)))
+                      for rows in told]
 
     def cross_planner(self, example: Example) -> CachedPlanner:
         """The planner of looks across at the kept source."""
@@ -146,7 +150,7 @@ class Cache:
         chosen = chosen.to(self.device)
         for store in self.stores:
             store.keep(chosen)
-        self.cross = [(keys[chosen], values[chosen]) for keys, values in self.cross]
+        self.cross = [Kept(keys[:, chosen], values[:, chosen]) for keys, values in self.cross]
 
     def _grow(self, capacity: int) -> None:
         for store in self.stores:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bothways.model.config import ModelConfig
@@ -26,16 +29,46 @@ class GatedFeedForward(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
         if self.up_gate is None:
-            up, gate = self.up(states), self.gate(states)
-        else:
-            up, gate = self.up_gate(states).chunk(2, dim=-1)
-        return self.down(up * ACTIVATIONS[self.activation](gate))
+            return self.down(self.up(states) * ACTIVATIONS[self.activation](self.gate(states)))
+        return self.down(_Gated.apply(self.up_gate(states), self.activation))
 
     def split_projections(self) -> None:
         """Put `up` and `gate` in place of `up_gate`."""
         if self.up_gate is not None:
             self.up, self.gate = split(self.up_gate, [self.down.in_features] * 2)
             self.up_gate = None
+
+
+class _Gated(torch.autograd.Function):
+    """up * activation(gate) of the two halves of one tensor, with one gradient for both instead of a concatenation."""
+
+    @staticmethod
+    def forward(ctx: Any, fused: Tensor, activation: str) -> Tensor:
+        up, gate = fused.chunk(2, dim=-1)
+        opened = ACTIVATIONS[activation](gate)
+        ctx.save_for_backward(fused, opened)
+        ctx.activation = activation
+        return up * opened
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        fused, opened = ctx.saved_tensors
+        up, gate = fused.chunk(2, dim=-1)
+        both = torch.empty_like(fused)
+        up_grad, gate_grad = both.chunk(2, dim=-1)
+        torch.mul(grad, opened, out=up_grad)
+        _SLOPES[ctx.activation](grad * up, gate, gate_grad)
+        return both, None
+
+
+_SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "silu": lambda grad, x, out: torch.ops.aten.silu_backward(grad, x, grad_input=out),
+    "gelu": lambda grad, x, out: torch.ops.aten.gelu_backward(grad, x, grad_input=out),
+    "gelu_tanh": lambda grad, x, out: torch.ops.aten.gelu_backward(grad, x, approximate="tanh", grad_input=out),
+    "relu": lambda grad, x, out: torch.ops.aten.threshold_backward(grad, x, 0, grad_input=out),
+}
+"""Each activation's gradient, written in place: (gradient behind it, its input, where to)."""
 
 
 class PlainFeedForward(nn.Module):
@@ -63,10 +96,11 @@ def make_feed_forward(config: ModelConfig) -> GatedFeedForward | PlainFeedForwar
 def split(fused: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
     """One projection as several with the same weights: outputs of the given sizes, in order."""
     parts = []
-    for rows in zip(fused.weight.split(sizes), fused.bias.split(sizes) if fused.bias is not None else [None] * len(sizes)):
-        part = nn.Linear(fused.in_features, len(rows[0]), bias=rows[1] is not None, device="meta")
-        part.weight = nn.Parameter(rows[0].detach().clone(), requires_grad=fused.weight.requires_grad)
-        if rows[1] is not None:
-            part.bias = nn.Parameter(rows[1].detach().clone(), requires_grad=fused.weight.requires_grad)
+    biases = [None] * len(sizes) if fused.bias is None else fused.bias.split(sizes)
+    for weight, bias in zip(fused.weight.split(sizes), biases, strict=True):
+        part = nn.Linear(fused.in_features, len(weight), bias=bias is not None, device="meta")
+        part.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+        if bias is not None:
+            part.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
         parts.append(part)
     return parts

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from bothways.batch import Example
 from bothways.errors import BothwaysError
+from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig
-from bothways.model.render import Planner
+from bothways.model.render import Plan, Planner
 from bothways.model.tower import Tower
 
 
@@ -85,6 +86,10 @@ class LanguageModel(nn.Module):
             raise BothwaysError(f"this network has the head 'tokens', not '{head}'")
         return F.linear(states, self.embedding.weight if self.head is None else self.head.weight)
 
+    def cache(self, sequences: int, capacity: int) -> Cache:
+        """An empty cache for this network, in its number format and on its device."""
+        return Cache(self.config, sequences, capacity, self.embedding.weight.dtype, self.embedding.weight.device)
+
     def split_projections(self) -> None:
         """Separate fused projections (q, k, v and up, gate), as adapters want them; the function stays the same."""
         for module in list(self.modules()):
@@ -108,23 +113,25 @@ class LanguageModel(nn.Module):
         embedded = self.embedding(inputs)
         return embedded if self.config.embedding_scale is None else embedded * self.config.embedding_scale
 
-    def _across(self, example: Example, cache: Cache | None):  # type: ignore[no-untyped-def]
-        """The source's states, and each block's keys, values and plan of them."""
+    def _across(self, example: Example, cache: Cache | None
+                ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]]]:
+        """The source's states, and for each block what they told and the plan of looking there."""
         blocks, source = self.tower.blocks, None
         if example.cross is None:
             raise BothwaysError("this network has two towers, but the example does not say who may look across: "
                                 "give it `cross` (say, `bidirectional`)")
         if example.source is None and (cache is None or not cache.cross):
-            raise BothwaysError("this network has two towers, but the example brings no source: give one (it may be empty)")
-        pairs = None
+            raise BothwaysError("this network has two towers, but the example brings no source: "
+                                "give it one (which may be empty)")
+        told: list[Tensor] = []
         if example.source is not None:
             source = self.encode(example.source).states
-            pairs = [block.cross.keys_values(source) for block in blocks]
+            told = [block.cross.told(source) for block in blocks]
         if cache is None:
-            assert example.source is not None and pairs is not None
+            assert example.source is not None
             plan = Planner(example.fields, example.source.fields, example.inputs.device).plan(example.cross)
-        else:
-            if example.source is not None and pairs is not None:
-                cache.read_source(example.source, pairs)
-            pairs, plan = cache.cross, cache.cross_planner(example).plan(example.cross)
-        return source, [(keys, values, plan) for keys, values in pairs]
+            return source, [(rows, plan) for rows in told]
+        if example.source is not None:
+            cache.read_source(example.source, told)
+        plan = cache.cross_planner(example).plan(example.cross)
+        return source, [(kept, plan) for kept in cache.cross]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from bothways.model.attention import Scoring, attend
+from bothways.model.attention import Kept, Scoring, attend
 from bothways.model.cache import Store
 from bothways.model.config import ModelConfig
+from bothways.model.explicit import Turn
 from bothways.model.feed_forward import split
 from bothways.model.norm import make_norm
 from bothways.model.position import RelativeBias, rotate
@@ -18,38 +20,47 @@ from bothways.model.render import Plan
 class Places(NamedTuple):
     """What a tower knows of places in one call, shared by its layers."""
 
-    rotary: tuple[Tensor, Tensor] | None = None
+    turn: Turn | None = None
     bias: RelativeBias | None = None
 
 
 class SelfAttention(nn.Module):
-    """Tokens look at tokens of their own row. `qkv` holds all queries, then keys, then values."""
+    """Tokens look at tokens of their own row. `qkv` makes all queries, then keys, then values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
-        self.sizes = [config.shape.heads * config.head_size, *[config.key_heads * config.head_size] * 2]
+        self.config, self.heads = config, config.shape.heads
+        self.sizes = [self.heads * config.head_size, *[config.key_heads * config.head_size] * 2]
         self.qkv: nn.Linear | None = nn.Linear(config.shape.width, sum(self.sizes), bias=config.bias)
         self.out = nn.Linear(self.sizes[0], config.shape.width, bias=config.bias)
         if config.norm.query_key:
             self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None) -> Tensor:
-        """(N, D) to (N, D); with a store, keys and values join those of earlier calls."""
-        # 1. queries, keys and values by head
-        parts = ([self.q(states), self.k(states), self.v(states)] if self.qkv is None
-                 else self.qkv(states).split(self.sizes, dim=-1))
-        queries, keys, values = (part.unflatten(-1, (-1, self.config.head_size)) for part in parts)
+        """(N, D) to (N, D); with a store, tokens also look at those of earlier calls."""
+        # 1. queries, keys and values by head: (N, H + 2 K, head size)
+        fused = (torch.cat((self.q(states), self.k(states), self.v(states)), dim=-1) if self.qkv is None
+                 else self.qkv(states)).unflatten(-1, (-1, self.config.head_size))
         if self.config.norm.query_key:
-            queries, keys = self.query_norm(queries), self.key_norm(keys)
-        # 2. their places
-        if places.rotary is not None:
-            queries, keys = rotate(queries, places.rotary), rotate(keys, places.rotary)
-        # 3. look
-        if store is not None:
-            keys, values = store.extend(keys, values)
-        read = attend(queries, keys, values, plan, scoring(self.config, places.bias, self.training))
+            queries, keys, values = fused.split([self.heads, *[self.config.key_heads] * 2], dim=1)
+            fused = torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=1)
+        # 2. look
+        kind = scoring(self.config, places.bias, self.training)
+        if store is None:
+            read = attend(fused, None, plan, kind, places.turn)
+        else:
+            read = self._look_back(fused, plan, kind, places, store)
         return self.out(read.flatten(-2))
+
+    def _look_back(self, fused: Tensor, plan: Plan, kind: Scoring, places: Places, store: Store) -> Tensor:
+        """Keep the new keys and values, turned already, then look at all that is kept."""
+        turned, values = fused.split([self.heads + self.config.key_heads, self.config.key_heads], dim=1)
+        turned = turned if places.turn is None else rotate(turned, places.turn)
+        queries, keys = turned.split([self.heads, self.config.key_heads], dim=1)
+        store.extend(keys, values)
+        if store.first:
+            return attend(fused, None, plan, kind, places.turn)
+        return attend(queries, Kept(store.keys, store.values), plan, kind)
 
     def split_projections(self) -> None:
         """Put `q`, `k` and `v` in place of `qkv`."""
@@ -71,17 +82,20 @@ class CrossAttention(nn.Module):
         if config.norm.query_key:
             self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
 
-    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """States (M, D) of the other tower as keys and values (M, K, head size)."""
-        keys, values = ((self.k(source), self.v(source)) if self.kv is None else self.kv(source).chunk(2, dim=-1))
-        keys, values = (part.unflatten(-1, (-1, self.config.head_size)) for part in (keys, values))
-        return self.key_norm(keys) if self.config.norm.query_key else keys, values
+    def told(self, source: Tensor) -> Tensor:
+        """States (M, D) of the other tower as keys, then values: (M, 2 K, head size)."""
+        fused = torch.cat((self.k(source), self.v(source)), dim=-1) if self.kv is None else self.kv(source)
+        fused = fused.unflatten(-1, (-1, self.config.head_size))
+        if not self.config.norm.query_key:
+            return fused
+        keys, values = fused.chunk(2, dim=1)
+        return torch.cat((self.key_norm(keys), values), dim=1)
 
-    def forward(self, states: Tensor, keys: Tensor, values: Tensor, plan: Plan) -> Tensor:
-        """(N, D) to (N, D), reading keys and values from `keys_values`."""
+    def forward(self, states: Tensor, told: Tensor | Kept, plan: Plan) -> Tensor:
+        """(N, D) to (N, D), reading what `told` made of the other tower's states, or what a cache kept of it."""
         queries = self.q(states).unflatten(-1, (-1, self.config.head_size))
         queries = self.query_norm(queries) if self.config.norm.query_key else queries
-        read = attend(queries, keys, values, plan, scoring(self.config, None, self.training))
+        read = attend(queries, told, plan, scoring(self.config, None, self.training))
         return self.out(read.flatten(-2))
 
     def split_projections(self) -> None:
@@ -94,4 +108,4 @@ class CrossAttention(nn.Module):
 def scoring(config: ModelConfig, bias: RelativeBias | None, training: bool) -> Scoring:
     """How this network makes scores."""
     scale = config.head_size ** -0.5 if config.scale is None else config.scale
-    return Scoring(scale, bias, config.soft_cap, config.dropout if training else 0.0)
+    return Scoring(config.shape.heads, scale, bias, config.soft_cap, config.dropout if training else 0.0)

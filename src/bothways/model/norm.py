@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from bothways.model.config import ModelConfig
 
 
-class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2) + epsilon) * weight (arXiv 1910.07467)."""
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) * weight (arXiv 1910.07467).
+
+    On the CPU with its own backward: the library's is put together from many small steps there.
+    """
 
     def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__(width, eps=epsilon)
+        super().__init__()
+        self.weight, self.epsilon = nn.Parameter(torch.ones(width)), epsilon
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        return super().forward(states)
+        if states.device.type == "cpu" and states.dtype == self.weight.dtype:
+            normed: Tensor = _RMSNorm.apply(states, self.weight, self.epsilon)
+            return normed
+        return F.rms_norm(states, self.weight.shape, self.weight, self.epsilon)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, epsilon={self.epsilon}"
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With r = 1 / rms(x): y = x r w, dx = r (g w) - x r^3 mean(g w x), dw = sum over rows of g x r.
+
+    Lengths are summed in float32 at least.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        exact = torch.promote_types(states.dtype, torch.float32)
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=exact)
+        inverse = length.square_().div_(states.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(states, weight, inverse)
+        return (states * inverse.to(states.dtype)).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        states, weight, inverse = ctx.saved_tensors
+        width = states.shape[-1]
+        scale = inverse.to(states.dtype)
+        product = (grad * states).view(-1, width)
+        weight_grad = (scale.view(1, -1) @ product).view(width)
+        shared = (product @ weight).view(inverse.shape).to(inverse.dtype) * inverse.pow(3) / -width
+        return torch.addcmul((grad * weight).mul_(scale), states, shared.to(states.dtype)), weight_grad, None
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:

@@ -58,9 +58,10 @@ class LearnedPositions(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """(N,) places to (N, D) vectors."""
-        if len(positions) and int(positions.max()) >= len(self.weight):
-            raise BothwaysError(f"a text of {int(positions.max()) + 1} tokens is longer than the {len(self.weight)} places "
-                                "this network has learned: shorten it, or raise position.length before training")
+        longest = int(positions.max()) + 1 if len(positions) else 0
+        if longest > len(self.weight):
+            raise BothwaysError(f"a text of {longest} tokens is longer than the {len(self.weight)} places this network "
+                                "has learned: shorten it, or raise position.length before training")
         return nn.functional.embedding(positions.to(self.weight.device), self.weight)
 
 

@@ -96,9 +96,12 @@ def _additive_triangle(length: int, dtype: torch.dtype, device: torch.device) ->
     return _additive(_triangle(length, device), dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Plan:
-    """How to attend: `calls` over slots. Queries whose slots no call covers see nothing."""
+    """How to attend: `calls` over slots. Queries whose slots no call covers see nothing.
+
+    `fields` are those of the rows, and `blocks` what an accelerator's kernel made of them, once it was asked.
+    """
 
     visibility: Visibility
     queries: Side
@@ -106,6 +109,8 @@ class Plan:
     calls: tuple[Call, ...]
     query_slots: int
     key_slots: int
+    fields: tuple[Fields, Fields] | None = None
+    blocks: object = None
 
     @property
     def form(self) -> str:
@@ -116,7 +121,7 @@ class Plan:
             return "grid"
         return "causal" if any(call.causal for call in self.calls) else "full"
 
-    @property
+    @functools.cached_property
     def whole(self) -> bool:
         """Whether calls cover every slot of queries, so that results need no zeros beneath them."""
         covered = sum(call.batch * call.queries for call in self.calls)
@@ -237,7 +242,7 @@ def render(visibility: Visibility, queries: Fields, keys: Fields | None, device:
         calls += [call] if call is not None else []
         first_query, first_key = first_query + size[0] * size[1], first_key + size[0] * size[2]
     return Plan(visibility, _side(query_slots, n_queries, device), _side(key_slots, n_keys, device), tuple(calls),
-                len(query_slots), len(key_slots))
+                len(query_slots), len(key_slots), (queries, keys))
 
 
 def _rising(fields: Fields, pairs: Sequence[tuple[Span, Span]]) -> bool:
@@ -309,7 +314,7 @@ def _call(size: tuple[int, int, int], first: tuple[int, int], slots: tuple[Tenso
         blind = not bool(grid.any(dim=-1).logical_or(~real[0]).all())
         grid = grid[:1] if bool((grid == grid[:1]).all()) else grid
     places = [_shared(facts.get("position", facts["index"])) for facts in inside]
-    return Call(*size, *first, flag, None if grid is None else grid.to(device), blind, *places)
+    return Call(*size, *first, flag, None if grid is None else grid.to(device), blind, places[0], places[1])
 
 
 def _shared(places: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bothways.model.cache import Cache, CachedPlanner
+from bothways.model.attention import Kept
+from bothways.model.cache import Cache, CachedPlanner, Store
 from bothways.model.config import ModelConfig
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
@@ -27,18 +30,18 @@ class Block(nn.Module):
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
         self.feed_forward_norm, self.feed_forward = make_norm(config, width), make_feed_forward(config)
 
-    def forward(self, states: Tensor, plan: Plan, places: Places, store: object = None,
-                across: tuple[Tensor, Tensor, Plan] | None = None) -> Tensor:
-        """(N, D) to (N, D). `across`: keys, values and plan of the other tower."""
+    def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
+                across: tuple[Tensor | Kept, Plan] | None = None) -> Tensor:
+        """(N, D) to (N, D). `across`: what the other tower told, and the plan of looking there."""
         states = self._add(states, self.attention_norm, lambda x: self.attention(x, plan, places, store))
         if across is not None:
             states = self._add(states, self.cross_norm, lambda x: self.cross(x, *across))
         return self._add(states, self.feed_forward_norm, self.feed_forward)
 
-    def _add(self, states: Tensor, norm: nn.Module, layer: object) -> Tensor:
-        if self.before:
-            return states + F.dropout(layer(norm(states)), self.dropout, self.training)
-        return norm(states + F.dropout(layer(states), self.dropout, self.training))
+    def _add(self, states: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        change = layer(norm(states) if self.before else states)
+        change = F.dropout(change, self.dropout, self.training) if self.dropout else change
+        return states + change if self.before else norm(states + change)
 
 
 class Tower(nn.Module):
@@ -57,7 +60,7 @@ class Tower(nn.Module):
         self.norm = make_norm(config, config.shape.width)
 
     def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | CachedPlanner,
-                cache: Cache | None = None, across: list[tuple[Tensor, Tensor, Plan]] | None = None
+                cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None
                 ) -> tuple[Tensor, list[Tensor]]:
         """Embedded tokens (N, D) to the last states (N, D) and those before each block and behind the last.
 
@@ -65,7 +68,7 @@ class Tower(nn.Module):
             fields: the tokens' own facts, on the CPU.
             visibility: who may see whom; layer i looks with `visibility & reach_i`.
             planner: renders it over the tokens (and those a cache keeps).
-            across: each block's keys, values and plan of the other tower.
+            across: for each block, what the other tower told and the plan of looking there.
         """
         # 1. places
         states, places = self._place(embedded, fields["position"])
@@ -84,7 +87,7 @@ class Tower(nn.Module):
     def _place(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Places]:
         config = self.config
         if config.position.kind == "rotary":
-            return states, Places(rotary=rotary_table(positions, config.head_size, config.position.base, states))
+            return states, Places(turn=rotary_table(positions, config.head_size, config.position.base, states))
         if config.position.kind == "relative":
             return states, Places(bias=self.relative)
         if config.position.kind in ("learned", "sinusoidal"):
