@@ -1,0 +1,176 @@
+"""A folder appears whole or not at all, and whatever is wrong with one is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bothways import objectives
+from bothways.errors import BothwaysError
+from bothways.families import folder as folders
+from bothways.families import settings
+from bothways.families.folder import Trained, load, save
+from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.text.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.train(["the cat sat on the mat"], kind="bytes", size=300)
+V = TOKENIZER.vocabulary.size
+
+
+@pytest.fixture
+def trained() -> Trained:
+    torch.manual_seed(0)
+    network = LanguageModel(ModelConfig(Shape(V, 16, 2, 0, 2)))
+    return Trained(network.eval(), objectives.make("masked(rate=0.3)", TOKENIZER.vocabulary), TOKENIZER, {"tokens": 12})
+
+
+@pytest.fixture
+def folder(trained: Trained, tmp_path: Path) -> Path:
+    return save(trained, tmp_path / "model")
+
+
+def change(folder: Path, **entries: object) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    stored["bothways"].update(entries)
+    (folder / "config.json").write_text(json.dumps(stored))
+
+
+def test_everything_comes_back(trained: Trained, folder: Path) -> None:
+    again = load(folder)
+    assert again.config == trained.config
+    assert again.objective.describe() == trained.objective.describe()
+    assert again.objective.modes == trained.objective.modes
+    assert again.tokenizer.fingerprint == trained.tokenizer.fingerprint
+    assert again.report == {"tokens": 12}
+    for name, weight in trained.network.state_dict().items():
+        assert torch.equal(weight, again.network.state_dict()[name])
+    assert not again.network.training
+
+
+def test_an_older_folder_is_replaced_and_nothing_is_left_beside_it(trained: Trained, folder: Path) -> None:
+    (folder / "leftover").write_text("old")
+    save(trained, folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert not (folder / "leftover").exists()
+
+
+def test_a_full_disk_leaves_the_older_folder(trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (folder / "config.json").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(folders, "_save_weights", full)
+    with pytest.raises(BothwaysError, match="could not be written: No space left on device") as caught:
+        save(trained, folder)
+    assert caught.value.exit_code == 1
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_split_projections_are_written_fused(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    trained.network.split_projections()
+    save(trained, tmp_path / "split")
+    assert (tmp_path / "split" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_another_dtype_and_another_layout(trained: Trained, tmp_path: Path) -> None:
+    save(trained, tmp_path / "small", layout="bothways", dtype=torch.bfloat16)
+    stored = load_file(tmp_path / "small" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert "tower.blocks.0.attention.qkv.weight" in stored
+    assert load(tmp_path / "small").dtype == torch.bfloat16
+    assert load(tmp_path / "small", dtype=torch.float32).dtype == torch.float32
+    save(trained, tmp_path / "llama", layout="llama")
+    assert json.loads((tmp_path / "llama" / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    with pytest.raises(BothwaysError, match=r"cannot be written as T5ForConditionalGeneration: shape.source_layers is 0"):
+        save(trained, tmp_path / "t5", layout="t5")
+    with pytest.raises(BothwaysError, match="the family 'lama', .*did you mean 'llama'"):
+        save(trained, tmp_path / "t5", layout="lama")
+
+
+def test_rope_is_spelled_both_ways(folder: Path) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    assert stored["rope_theta"] == stored["rope_parameters"]["rope_theta"] == 10000.0
+    assert stored["torch_dtype"] == stored["dtype"] == "float32"
+    assert (stored["pad_token_id"], stored["bos_token_id"], stored["eos_token_id"], stored["mask_token_id"]) == (0, 1, 2, 6)
+
+
+def test_another_version_is_refused(folder: Path) -> None:
+    change(folder, format=99)
+    with pytest.raises(BothwaysError, match=r"config.json is of format version 99, but this bothways reads version 1"):
+        load(folder)
+
+
+def test_a_truncated_file_is_refused(folder: Path) -> None:
+    raw = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(raw[:len(raw) // 2])
+    with pytest.raises(BothwaysError, match=r"model.safetensors is truncated"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(BothwaysError, match=name.split(".")[0]):
+        load(folder)
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    with pytest.raises(BothwaysError, match=r"nowhere/config.json does not exist"):
+        load(tmp_path / "nowhere")
+
+
+def test_missing_and_unknown_weights_stand_in_one_sentence(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.7.extra"] = weights.pop("model.norm.weight")
+    del weights["model.layers.0.self_attn.k_proj.weight"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(BothwaysError) as caught:
+        load(folder)
+    assert str(caught.value).endswith("does not fit config.json: it lacks model.layers.0.self_attn.k_proj.weight, "
+                                      "model.norm.weight and holds the unknown model.layers.7.extra")
+
+
+@pytest.mark.parametrize(("name", "shape", "wanted"), [
+    ("model.layers.1.self_attn.v_proj.weight", (8, 16), r"\(8, 16\), but config.json asks for \(16, 16\)"),
+    ("model.norm.weight", (17,), r"\(17,\), but config.json asks for \(16,\)")])
+def test_a_wrong_shape_is_named_with_both_shapes(folder: Path, name: str, shape: tuple[int, ...], wanted: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = torch.zeros(shape)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(BothwaysError, match=f"{name} has shape {wanted}"):
+        load(folder)
+
+
+def test_unknown_choices_are_all_named(folder: Path) -> None:
+    model = json.loads((folder / "config.json").read_text())["bothways"]["model"]
+    change(folder, model={**model, "tyed": True, "shape": {**model["shape"], "widht": 3}})
+    with pytest.raises(BothwaysError, match=r"'tyed' \(did you mean 'tied'.*'shape.widht' \(did you mean 'width'"):
+        load(folder)
+
+
+def test_an_unknown_family_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt9"}))
+    with pytest.raises(BothwaysError, match=r"names the family 'gpt9', which is not known here"):
+        load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(BothwaysError, match=r"config.json is not JSON"):
+        load(folder)
+
+
+def test_an_objective_for_another_stack_is_refused(folder: Path) -> None:
+    change(folder, objective={"name": "denoising"})
+    with pytest.raises(BothwaysError, match="describes one tower, but the objective 'denoising' is for two towers"):
+        load(folder)
+
+
+@pytest.mark.parametrize("config", [
+    ModelConfig(),
+    ModelConfig(Shape(99, 30, 2, 3, 5, 1, 6, 7), Position("relative", 300.0, 5, 8, 50), Norm("layer", "after", 1e-3),
+                FeedForward("plain", "relu"), "LG", 3, True, False, 0.1, 1.0, 2.0, None)])
+def test_a_config_survives_json(config: ModelConfig) -> None:
+    assert settings.from_data(json.loads(json.dumps(settings.to_data(config))), "here") == config
