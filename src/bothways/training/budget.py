@@ -47,7 +47,8 @@ class Budget:
         if written:
             amount, rest = float(written[1]), written[2]
             for multiple, factor in _MULTIPLES.items():
-                word = rest[len(multiple):].strip().lower()
+                word = rest[len(multiple):].strip()
+                word = word if word == "M" else word.lower()  # "2M" may mean millions, so it is not two minutes
                 if rest.startswith(multiple) and word in _UNITS:
                     unit, size = _UNITS[word]
                     if unit != "seconds" or not multiple:

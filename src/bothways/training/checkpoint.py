@@ -28,7 +28,7 @@ from bothways.errors import BothwaysError
 FORMAT = 1
 """The version of this layout; a checkpoint of another one is refused by name."""
 _NAME = re.compile(r"step-(\d{8,})")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
