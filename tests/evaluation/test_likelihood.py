@@ -160,11 +160,13 @@ def test_suffix_scores_name_their_estimators_and_ask_the_same_tokens(paradigm):
     assert has_pseudo == any(way.kind == "both sides" and way.trained for way in ways(trained))
 
 
-def test_reserved_tokens_at_the_end_are_never_asked_for():
+def test_reserved_tokens_are_never_asked_for_and_windows_from_the_middle_come_first():
     trained = small("causal")
     ids = texts(trained, 1, 20)[0].ids
-    (with_end, hidden), = halves([np.append(ids, trained.vocabulary.eos)], trained.vocabulary, 1)
-    assert (with_end == ids).all() and hidden.sum() == len(ids) - len(ids) // 2
+    ended = np.append(ids, trained.vocabulary.eos)
+    (found, hidden), = halves([ended], trained.vocabulary, 1)
+    assert (found == ended).all() and hidden.sum() == len(ids) - len(ids) // 2 and not hidden[-1]
+    assert [len(found) for found, _ in halves([ended, ids, ended, ids], trained.vocabulary, 3)] == [20, 20, 21]
 
 
 def test_evaluation_leaves_the_training_flag_and_no_gradients():

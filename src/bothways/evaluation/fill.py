@@ -13,7 +13,7 @@ import numpy as np
 
 from bothways.batch import Vocabulary, Window
 from bothways.evaluation.answers import TOKENS, answers
-from bothways.evaluation.questions import Way, plain, spread, ways
+from bothways.evaluation.questions import Way, spread, ways
 from bothways.evaluation.score import Score, mean_score, timed
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def choose_blanks(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: 
     """
     chosen = []
     for number, place in enumerate(spread(len(windows), blanks)):
-        ids = plain(windows[place], vocabulary)
+        window = windows[place]
+        ids = np.asarray(window.ids if isinstance(window, Window) else window, dtype=np.int64)
         free = ~vocabulary.special[ids]
         free[:1] = False
         starts = [start for start in range(1, len(ids) - span + 1) if free[start:start + span].all()]

@@ -9,6 +9,10 @@ Three estimators that never share a column without their names (`literature.md` 
 - pseudo: one token hidden at a time, everything else of the window seen. Neither a bound nor a probability.
 
 Corruption is a function of (seed, window, sample) only: every model is asked the same questions.
+
+Who sees both sides also sees how many places are hidden, and where a window ends with its text that is how long the
+text is: knowledge that a causal model has to pay for. Such a bound is "given the length"; of a known source the true
+price of that knowledge is known, is added, and the estimator says so.
 """
 
 from __future__ import annotations
@@ -22,18 +26,20 @@ import numpy as np
 
 from bothways.batch import Example, Vocabulary, Window
 from bothways.evaluation.answers import TOKENS, answers
-from bothways.evaluation.questions import Way, halves, ways
+from bothways.evaluation.lengths import length_nll
+from bothways.evaluation.questions import Way, halves, ways, with_end
 from bothways.evaluation.score import Score, mean_score, timed
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
+    from bothways.text.known import KnownSource
 
 Asked = tuple[np.ndarray, np.ndarray]
 """(ids (L,) int64, hidden (L,) bool): the tokens whose likelihood is wanted, given the others."""
 
 
 def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *, limit: int = 64, samples: int = 16,
-           pseudo: int = 0, off_mode: bool = True, truth: Callable[[np.ndarray], np.ndarray] | None = None,
+           pseudo: int = 0, off_mode: bool = True, truth: KnownSource | Callable[[np.ndarray], np.ndarray] | None = None,
            seed: int = 0, tokens: int = TOKENS) -> list[Score]:
     """NLL of second halves given first halves, in every way the model can be called.
 
@@ -42,29 +48,52 @@ def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *
         samples: draws of k and of the hidden places for the bound.
         pseudo: windows for the one-token-at-a-time pseudo-likelihood (0 leaves it out; it costs L passes each).
         off_mode: also call a one-tower model in the direction it was not trained in.
-        truth: ids (L,) -> (L,) true -log p(token | left), where the source is known: adds the distance to it.
+        truth: the source where it is known: adds the distance to the truth. Its method `true_nll` alone will do,
+            but then the length is not paid for.
     Returns:
         for each way and estimator "suffix NLL" (nats per token), "suffix bits per byte" where tokens have bytes,
         and "suffix NLL above the truth" where that is known; items are windows, weights their tokens or bytes.
     """
-    asked = halves(windows, trained.vocabulary, limit)
+    vocabulary = trained.vocabulary
+    asked = halves(windows, vocabulary, limit)
+    source = None if truth is None or callable(truth) else truth
+    true_nll = source.true_nll if source is not None else truth
+    ends = any(with_end(ids, vocabulary) for ids, _ in asked)
     scores: list[Score] = []
     for way in ways(trained, off_mode):
         with timed(scores):
-            nats = exact(trained, way, asked, tokens) if way.kind == "exact" else \
-                bound(trained, way, asked, samples, seed, tokens)
-            scores += _scores(way, estimator(way, samples), nats, asked, trained.vocabulary, truth)
+            if way.kind == "exact":
+                nats = exact(trained, way, asked, tokens)
+            else:
+                nats = bound(trained, way, asked, samples, seed, tokens)
+                if source is not None and ends:
+                    nats = nats + np.array([length_price(source, *pair, vocabulary) for pair in asked])
+            how = estimator(way, samples, "" if not ends else "given" if source is None else "paid")
+            scores += suffix_scores("suffix", way.name, how, nats, asked, vocabulary, true_nll)
         if pseudo and way.kind == "both sides" and way.trained:
             with timed(scores):
                 some = asked[:pseudo]
-                scores += _scores(way, "pseudo, one token at a time", one_at_a_time(trained, way, some, tokens),
-                                  some, trained.vocabulary, None)
+                scores += suffix_scores("suffix", way.name, "pseudo, one token at a time",
+                                        one_at_a_time(trained, way, some, tokens), some, vocabulary)
     return scores
 
 
-def estimator(way: Way, samples: int) -> str:
-    """The name of the estimator that `suffix` uses for a way."""
-    return "exact" if way.kind == "exact" else f"upper bound, {samples} samples"
+def length_price(source: KnownSource, ids: np.ndarray, hidden: np.ndarray, vocabulary: Vocabulary) -> float:
+    """What the number of hidden places is worth: with it a bound on p(tokens | left, length) is one on p(tokens | left).
+
+    p(tokens | left) = p(tokens | left, length) p(length | left) / p(end | left, tokens).
+    """
+    if not with_end(ids, vocabulary):
+        return 0.0
+    return length_nll(source, ids, int(np.flatnonzero(hidden)[0])) - float(source.true_nll(ids)[-1])
+
+
+def estimator(way: Way, samples: int, length: str = "") -> str:
+    """The name of the estimator that `suffix` uses for a way; `length` is "given", "paid" or "" if not known to it."""
+    if way.kind == "exact":
+        return "exact"
+    notes = {"": "", "given": " given the length", "paid": " and the length's true price"}
+    return f"upper bound{notes[length]}, {samples} samples"
 
 
 def exact(trained: Trained, way: Way, asked: Sequence[Asked], tokens: int = TOKENS) -> np.ndarray:
@@ -159,11 +188,6 @@ def suffix_scores(name: str, mode: str, how: str, nats: np.ndarray, asked: Seque
                                  unit="nats per token", higher_is_better=False,
                                  details={**details, "true NLL": float(true.sum() / n_tokens.sum())}))
     return scores
-
-
-def _scores(way: Way, how: str, nats: np.ndarray, asked: Sequence[Asked], vocabulary: Vocabulary,
-            truth: Callable[[np.ndarray], np.ndarray] | None) -> list[Score]:
-    return suffix_scores("suffix", way.name, how, nats, asked, vocabulary, truth)
 
 
 def _within(hidden: np.ndarray, subset: np.ndarray) -> np.ndarray:

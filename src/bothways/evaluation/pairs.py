@@ -157,7 +157,7 @@ def _asked(ids: np.ndarray, rule: str, vocabulary: Vocabulary) -> list[tuple[np.
 
 def _common_subsets(ids: np.ndarray, other: np.ndarray, samples: int,
                     seed: tuple[int, ...]) -> list[tuple[np.ndarray, float, int | None]]:
-    """(hidden, L / k / samples, none) of `samples` corruptions of `ids` that resemble those of `other` as closely as can be.
+    """`samples` corruptions of `ids`, as like those of `other` as can be: (hidden, L / k / samples, none) each.
 
     Tokens of the common beginning and of the common end carry the same random numbers in both members, those
     between carry their own, and k is the same share of either length: what differs is then the sentence.

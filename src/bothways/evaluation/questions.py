@@ -69,25 +69,28 @@ def halves(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: Vocabul
            minimum: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
     """At most `limit` windows spread evenly over `windows`, each with its second half hidden.
 
-    Reserved tokens at a window's end are cut and none is ever hidden, so that every paradigm is asked for the same
-    plain tokens, also those that never predict an end.
+    No reserved token is ever hidden, so that every paradigm is asked for the same plain tokens, also those that
+    never predict an end. Windows out of the middle of a text are taken as long as there are any: where a window
+    ends with the text, its `<eos>` tells whoever sees both sides how long the text is.
 
     Returns:
         list of (ids (L,) int64, hidden (L,) bool); windows shorter than `minimum` are passed over.
     """
-    found = []
-    for place in spread(len(windows), 2 * limit):
-        ids = plain(windows[place], vocabulary)
+    middles, ends = [], []
+    for place in spread(len(windows), 4 * limit):
+        window = windows[place]
+        ids = np.asarray(window.ids if isinstance(window, Window) else window, dtype=np.int64)
         if len(ids) >= minimum:
-            found.append((ids, (np.arange(len(ids)) >= len(ids) // 2) & ~vocabulary.special[ids]))
-    return [found[place] for place in spread(len(found), limit)]
+            last = int(np.flatnonzero(~vocabulary.special[ids]).max(initial=-1)) + 1
+            asked = (ids, (np.arange(len(ids)) >= last // 2) & ~vocabulary.special[ids])
+            (ends if with_end(ids, vocabulary) else middles).append(asked)
+    some = [middles[place] for place in spread(len(middles), limit)]
+    return some + [ends[place] for place in spread(len(ends), limit - len(some))]
 
 
-def plain(window: Window | np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """The ids of a window without the reserved tokens at its end: (L,) int64."""
-    ids = np.asarray(window.ids if isinstance(window, Window) else window, dtype=np.int64)
-    text = np.flatnonzero(~vocabulary.special[ids])
-    return ids[:text[-1] + 1] if len(text) else ids[:0]
+def with_end(ids: np.ndarray, vocabulary: Vocabulary) -> bool:
+    """Whether these ids (L,) end with the end of their text."""
+    return len(ids) > 0 and bool(ids[-1] == vocabulary.eos)
 
 
 def spread(n: int, limit: int) -> list[int]:
