@@ -1,0 +1,1 @@
+"""Many models, one budget: the plan, the runs, the statistics, the findings and the report."""

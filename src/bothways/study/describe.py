@@ -1,0 +1,31 @@
+"""The plan in words, printed before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bothways.study.contenders import CONTROLS, contender
+from bothways.study.plan import MATCHED, UNMATCHED, Plan
+from bothways.study.progress import clock
+from bothways.study.run import expected_seconds
+
+
+def plan_lines(plan: Plan, folder: Path) -> list[str]:
+    """What will run, on what, for how long, what is matched and what cannot be."""
+    study, jobs = plan.study, plan.jobs()
+    lines = [f"Study in {folder}: {len(jobs)} runs, {study.workers} at a time with {study.threads} "
+             f"{'thread' if study.threads == 1 else 'threads'} each on {study.device}; about "
+             f"{clock(expected_seconds(plan))} in all, measuring and report included", ""]
+    for source in study.sources:
+        size = plan.chosen[source.key]
+        lines.append(f"  {source.title}: {source.budget} a run, {source.seeds} seed{'s' if source.seeds > 1 else ''}; "
+                     f"{size.width} wide, {size.layers} layers, "
+                     + (f"vocabulary {size.vocabulary:,}, " if source.kind == "text" else "")
+                     + f"windows of {size.window}, {size.batch_tokens:,} tokens a step, {size.optimizer}")
+        if source.seeds == 1:
+            lines.append("    one seed: curves and numbers, no verdict")
+    lines += ["", "  contenders"]
+    lines += [f"    {who.title:26} {who.plain}" for who in map(contender, study.contenders)]
+    lines += ["  controls", f"    {', '.join(CONTROLS[key].title for key in study.controls)}"]
+    lines += ["  matched", *(f"    {line}" for line in MATCHED), "  not matched", *(f"    {line}" for line in UNMATCHED)]
+    return [*lines, ""]

@@ -1,0 +1,396 @@
+"""A study's folder as one self-contained page, with the same facts as JSON and Markdown beside it.
+
+`document` gathers everything as plain data; the three files are drawn from that one value, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from bothways.pictures import curves
+from bothways.study import answers as words
+from bothways.study import findings, results
+from bothways.study.contenders import CONTENDERS, CONTROLS, colour, title
+from bothways.study.measures import MEASURES, Measure, kind_of
+from bothways.study.plan import MATCHED, UNMATCHED, Source, write_json
+from bothways.study.results import Board, Line, Results
+from bothways.study.statistics import Curve, crossings
+
+CURVES = ("suffix-truth", "suffix-bits", "classify-frozen")
+"""Measures whose learning curves are drawn."""
+
+
+def write(folder: Path) -> list[Path]:
+    """Write report.html, report.md and report.json into a study's folder, finished or not.
+
+    Returns:
+        the three paths, the page first.
+    Raises:
+        BothwaysError: the folder is no study.
+    """
+    data = document(results.load(folder))
+    page, text, facts = (folder / f"report.{kind}" for kind in ("html", "md", "json"))
+    _put(page, render("report.html.jinja", data))
+    _put(text, render("report.md.jinja", data))
+    write_json(facts, _plain({key: value for key, value in data.items() if key not in ("plotly", "palette")}))
+    return [page, text, facts]
+
+
+def first_lines(folder: Path) -> list[str]:
+    """The first lines of the report, for the console."""
+    return document(results.load(folder), draw=False)["lead"]
+
+
+def render(template: str, data: dict[str, Any]) -> str:
+    """One template of this room with the study's data."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("bothways.study"), autoescape=template.endswith(".html.jinja"),
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["human"] = human
+    return environment.get_template(template).render(**data)
+
+
+def _put(path: Path, text: str) -> None:
+    """Written aside and renamed."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+# ----------------------------------------------------------------------------------------------- everything
+
+def document(found: Results, draw: bool = True) -> dict[str, Any]:
+    """Everything the report says, as plain data; with `draw` also the pictures."""
+    sources = [source for source in found.plan.study.sources]
+    answered = {source.key: words.answers(found, source.key) for source in sources}
+    data: dict[str, Any] = {
+        "title": "Which one for what, and how sure are we?",
+        "made": datetime.now().strftime("%d %B %Y, %H:%M"),
+        "lead": words.lead(found, answered),
+        "uses": uses(sources, answered),
+        "contenders": [{"key": key, "title": CONTENDERS[key].title, "plain": CONTENDERS[key].plain,
+                        "colour": CONTENDERS[key].colour} for key in found.plan.study.contenders],
+        "controls": [{"title": CONTROLS[key].title, "plain": CONTROLS[key].plain} for key in found.plan.study.controls],
+        "sources": [source_part(found, source, draw) for source in sources],
+        "matched": MATCHED, "unmatched": UNMATCHED,
+        "failures": [{"run": name, "message": message} for name, message in found.failures.items()],
+        "missing": found.missing,
+        "environment": environment(found),
+        "total_runs": len(found.plan.jobs()),
+    }
+    if draw:
+        import plotly.offline
+
+        data["plotly"] = plotly.offline.get_plotlyjs()
+        data["palette"] = curves.PALETTE
+    return data
+
+
+def uses(sources: Sequence[Source], answered: dict[str, list[words.Answer]]) -> list[dict[str, Any]]:
+    """The table of the first screen: one row a use, one cell a source."""
+    names = dict.fromkeys(answer.use for found in answered.values() for answer in found)
+    rows = []
+    for use in names:
+        cells = []
+        for source in sources:
+            answer = next((one for one in answered[source.key] if one.use == use), None)
+            cells.append(None if answer is None else cell(answer))
+        rows.append({"use": use, "cells": cells})
+    return rows
+
+
+def cell(answer: words.Answer) -> dict[str, Any]:
+    """One answer: who, with which number, how sure, and the sentence."""
+    measure, line = answer.board.measure, answer.winner
+    control = answer.control
+    return {"winner": title(line.contender), "colour": colour(line.contender), "mode": line.mode,
+            "value": words.value(measure, line.interval.mean, line.estimator), "unit": measure.unit,
+            "measure": measure.title, "sureness": answer.sureness, "label": words.SURENESS[answer.sureness],
+            "sentence": answer.sentence, "level": [title(one.contender) for one in answer.level],
+            "control": None if control is None else {
+                "name": title(control.contender),
+                "value": words.value(measure, control.interval.mean, control.estimator), "beaten": answer.beaten},
+            "needed": answer.needed}
+
+
+def source_part(found: Results, source: Source, draw: bool) -> dict[str, Any]:
+    """Everything on one source."""
+    key = source.key
+    size = found.plan.chosen[key]
+    prepared = results.read_json(found.folder / "data" / key / "prepared.json") or {}
+    return {
+        "key": key, "title": source.title, "source": asdict(source), "size": asdict(size) | {"until": None},
+        "prepared": prepared,
+        "boards": [board_part(board, draw) for board in found.boards(key)],
+        "curves": [part for part in (curve_part(found, key, measure, draw) for measure in CURVES) if part is not None],
+        "findings": [finding_part(outcome) for outcome in findings.evaluate(found, key)],
+        "costs": costs(found, key),
+        "pictures": list(pictures(found, key, draw)),
+        "samples": samples(found, key),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- leaderboards
+
+def board_part(board: Board, draw: bool) -> dict[str, Any]:
+    """One leaderboard: trained modes of every contender, then the controls, then modes nobody was trained in."""
+    measure = board.measure
+    groups = {"contenders": [line for line in board.lines if not line.control and _own(line)],
+              "controls": [line for line in board.lines if line.control and line.headline],
+              "off": [line for line in board.lines if not line.control and not _own(line)]}
+    limits = (0.0, 1.0) if measure.percent else (-math.inf, math.inf)
+    ends = curves.domain([_dot(measure, line) for name in ("contenders", "controls") for line in groups[name]], limits)
+    control = board.best_control
+    level = None if control is None else control.interval.mean
+    parts = {name: [line_part(board, line, ends, level, draw) for line in lines] for name, lines in groups.items()}
+    return {"key": measure.key, "title": measure.title, "plain": measure.plain, "unit": measure.unit,
+            "better": "higher is better" if measure.higher_is_better else "lower is better", **parts,
+            "note": results.likelihood_note(board), "use": measure.use,
+            "method": next((line.interval.method for line in board.lines if not line.control), "")}
+
+
+def _own(line: Line) -> bool:
+    return all(row.own for row in line.rows)
+
+
+def line_part(board: Board, line: Line, ends: tuple[float, float], level: float | None, draw: bool) -> dict[str, Any]:
+    """One line of a leaderboard."""
+    measure, interval = board.measure, line.interval
+    versus = board.against(line.contender) if line.headline else None
+    part = {"contender": line.contender, "title": title(line.contender), "colour": colour(line.contender),
+            "mode": results.base_mode(line.mode), "own": _own(line), "estimator": line.estimator,
+            "kind": kind_of(line.estimator), "headline": line.headline, "mean": interval.mean, "low": interval.low,
+            "high": interval.high, "n": interval.n, "method": interval.method,
+            "value": words.value(measure, interval.mean, line.estimator),
+            "range": _range(measure, interval.low, interval.high),
+            "seeds": {row.seed: row.value for row in line.rows},
+            "versus": None if versus is None else {
+                "mean": versus.difference.mean, "low": versus.difference.low, "high": versus.difference.high,
+                "p": versus.difference.p, "adjusted": versus.adjusted, "effect": versus.difference.effect,
+                "method": versus.difference.method, "sure": versus.sure,
+                "words": _versus_words(measure, versus)},
+            "details": _details(measure, line)}
+    if draw:
+        part["picture"] = curves.strip(_dot(measure, line), ends, level)
+    return part
+
+
+def _details(measure: Measure, line: Line) -> str:
+    """The control task beside a probe's number, in words."""
+    names = {"shuffled_labels": "shuffled labels", "control_task": "random labels for each word"}
+    found = []
+    for key, label in names.items():
+        values = [row.details[key] for row in line.rows if key in row.details]
+        if values:
+            found.append(f"{label} {words.value(measure, sum(values) / len(values))}")
+    return ", ".join(found)
+
+
+def _versus_words(measure: Measure, versus: results.Versus) -> str:
+    """How far the first is ahead of this line."""
+    difference = versus.difference
+    gap = f"{100 * difference.mean:+.1f} pt" if measure.percent else f"{difference.mean:+.{measure.digits}f}"
+    if math.isnan(versus.adjusted):
+        return f"{gap} to the first"
+    if versus.seeds < 2:
+        return f"{gap} to the first (test items only)"
+    sign = "p<0.001" if versus.adjusted < 0.001 else f"p={versus.adjusted:.2g}"
+    return f"{gap} to the first, {sign}"
+
+
+def _dot(measure: Measure, line: Line) -> curves.Dot:
+    singles = [row.value for row in line.rows] if len(line.rows) > 1 else []
+    name = f"{title(line.contender)}: {words.value(measure, line.interval.mean, line.estimator)} ({line.interval.method})"
+    return curves.Dot(line.interval.mean, line.interval.low, line.interval.high, singles, colour(line.contender),
+                      hollow=kind_of(line.estimator) == "bound", title=name)
+
+
+def _range(measure: Measure, low: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    if measure.percent:
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{low:,.{measure.digits}f} to {high:,.{measure.digits}f}"
+
+
+# ---------------------------------------------------------------------------------------------------- curves
+
+def points(found: Results, source: str, contender: str, measure: str) -> list[list[dict[str, float]]]:
+    """The learning curves of a contender's runs."""
+    runs = [[{"tokens": point["tokens"], "flops": point["flops"], "seconds": point["seconds"],
+              "value": point["scores"][measure]} for point in run["curve"]
+             if point["scores"].get(measure) is not None and point["tokens"] > 0]
+            for run in found.runs_of(source, contender)]
+    return [run for run in runs if run]
+
+
+def curve_part(found: Results, source: str, measure_key: str, draw: bool) -> dict[str, Any] | None:
+    """The curves of one measure with their crossings, or none where nothing was measured."""
+    measure = MEASURES[measure_key]
+    known = {key: points(found, source, key, measure_key) for key in found.plan.study.contenders}
+    known = {key: runs for key, runs in known.items() if runs}
+    if not known:
+        return None
+    part: dict[str, Any] = {"key": measure_key, "title": measure.title, "unit": measure.unit,
+                            "crossings": {axis: list(_crossings(known, measure, axis)) for axis in curves.X_AXES}}
+    board = found.board(source, measure_key)
+    if draw:
+        bound = {line.contender for line in board.headlines if kind_of(line.estimator) == "bound"}
+        series = [curves.Series(("≤ " if key in bound else "") + title(key), colour(key), runs,
+                                "dot" if key in bound else "solid") for key, runs in known.items()]
+        control = board.best_control
+        levels = {} if control is None else {title(control.contender): control.interval.mean}
+        part["figure"] = curves.learning_curves(series, measure.unit, levels, measure.percent)
+    return part
+
+
+def _crossings(known: dict[str, list[list[dict[str, float]]]], measure: Measure, axis: str) -> Iterator[str]:
+    """Every crossing of two contenders in words."""
+    def curve(run: Sequence[dict[str, float]]) -> Curve:
+        return [(point[axis], point["value"]) for point in run]
+
+    for one, other in combinations(known, 2):
+        if len(known[one]) == len(known[other]):
+            for crossing in crossings([curve(run) for run in known[one]], [curve(run) for run in known[other]],
+                                      (title(one), title(other)), measure.higher_is_better):
+                spread = (f", {crossing.seeds} of {crossing.of} seeds show it, between {human(crossing.low)} and "
+                          f"{human(crossing.high)}") if crossing.of > 1 else ""
+                yield f"{crossing.after} passes {crossing.before} at {human(crossing.at)} {_unit(axis)}{spread}"
+
+
+def _unit(axis: str) -> str:
+    return {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}[axis]
+
+
+# --------------------------------------------------------------------------------- findings, costs, pictures
+
+def finding_part(outcome: findings.Outcome) -> dict[str, Any]:
+    """A finding with its verdict and the numbers behind it."""
+    finding = outcome.finding
+    return {"key": finding.key, "claim": finding.claim, "published": finding.published, "expected": finding.expected,
+            "confidence": finding.confidence, "verdict": outcome.verdict, "reason": outcome.reason,
+            "numbers": [tested_part(one) for one in outcome.tested]}
+
+
+def tested_part(one: findings.Tested) -> dict[str, Any]:
+    """One contrast in words and numbers."""
+    measure = MEASURES[one.contrast.measure]
+    difference = one.difference
+    scale = 100 if measure.percent else 1
+    digits = 1 if measure.percent else 3
+    unit = "points" if measure.percent else measure.unit
+    when = " early in the run" if one.contrast.at == "early" else ""
+    spread = "" if math.isnan(difference.low) else (f" ({scale * difference.low:+.{digits}f} to "
+                                                    f"{scale * difference.high:+.{digits}f})")
+    p = "" if math.isnan(one.adjusted) else f", p = {one.adjusted:.2g} after correction"
+    text = (f"{measure.title}{when}: {one.contrast.better} {words.value(measure, one.left)}, {one.contrast.worse} "
+            f"{words.value(measure, one.right)}; in favour of the first by {scale * difference.mean:+.{digits}f}"
+            f"{spread} {unit} over {one.seeds} seed{'s' if one.seeds != 1 else ''}{p}")
+    return {"words": text, "verdict": one.verdict, "difference": difference.mean, "low": difference.low,
+            "high": difference.high, "p": difference.p, "adjusted": one.adjusted, "effect": difference.effect,
+            "seeds": one.seeds}
+
+
+def costs(found: Results, source: str) -> list[dict[str, Any]]:
+    """What each contender cost, as means over its runs."""
+    rows = []
+    for key in found.plan.study.contenders:
+        runs = [run["training"] for run in found.runs_of(source, key)]
+        if not runs:
+            continue
+        mean = {name: sum(float(run[name]) for run in runs) / len(runs)
+                for name in ("tokens", "flops", "seconds", "steps", "tokens_per_second", "memory_mib", "epochs")}
+        speeds = {name: found.select(source, name, key) for name in ("write-speed", "read-speed")}
+        rows.append({"contender": key, "title": title(key), "colour": colour(key), **mean,
+                     "parameters": runs[0]["parameters"], "stack": runs[0].get("stack", ""),
+                     **{name.replace("-", "_"): sum(row.value for row in rows_) / len(rows_) if rows_ else math.nan
+                        for name, rows_ in speeds.items()}})
+    return rows
+
+
+def pictures(found: Results, source: str, draw: bool) -> Iterator[dict[str, Any]]:
+    """What each contender was really given: one training example and who may see whom in it."""
+    for key in found.plan.study.contenders:
+        run = next(iter(found.runs_of(source, key)), None)
+        if run is None or not run.get("example"):
+            continue
+        example = run["example"]
+        # a hybrid shows one example a direction; all others show one
+        parts = [example_part(one, colour(key), draw) for one in example.get("several", [example])]
+        yield {"contender": key, "title": title(key), "colour": colour(key), "plain": CONTENDERS[key].plain,
+               "parts": parts}
+
+
+def example_part(example: dict[str, Any], shade: str, draw: bool) -> dict[str, Any]:
+    """Tokens in with what is asked at each place, the other tower's tokens, and the grids."""
+    asked = {ask["where"]: ask["target"] for ask in example["asks"]}
+    tokens = [{"piece": piece, "asked": asked.get(place)} for place, piece in enumerate(example["pieces"])]
+    part: dict[str, Any] = {"tokens": tokens, "visibility": example["visibility"], "asked": len(asked),
+                            "source": None}
+    if draw:
+        part["grid"] = curves.visibility_grid(example["grid"], colour=shade)
+    if example.get("source"):
+        part["source"] = {"tokens": [{"piece": piece, "asked": None} for piece in example["source"]["pieces"]],
+                          "visibility": example["source"]["visibility"]}
+        if draw:
+            part["source"]["grid"] = curves.visibility_grid(example["source"]["grid"], colour=shade)
+            part["source"]["cross"] = curves.visibility_grid(example["cross"], colour=shade)
+    return part
+
+
+def samples(found: Results, source: str) -> list[dict[str, Any]]:
+    """Each prompt with what every contender wrote after it (first seed)."""
+    prompts: dict[str, list[dict[str, str]]] = {}
+    for key in found.plan.study.contenders:
+        run = next(iter(found.runs_of(source, key)), None)
+        for sample in (run or {}).get("samples", ()):
+            prompts.setdefault(sample["prompt"], []).append(
+                {"title": title(key), "colour": colour(key), "text": sample["text"]})
+    return [{"prompt": prompt, "written": written} for prompt, written in prompts.items()]
+
+
+def environment(found: Results) -> dict[str, Any]:
+    """Where it ran: from the first run that has told."""
+    for job in found.plan.jobs():
+        stored = results.read_json(found.folder / "runs" / job.name / "training" / "environment.json")
+        if stored is not None:
+            break
+    else:
+        stored = {}
+    study = found.plan.study
+    return {"machine": stored, "workers": study.workers, "threads": study.threads, "device": study.device}
+
+
+# ---------------------------------------------------------------------------------------------------- words
+
+def human(number: float) -> str:
+    """A number as people say it: 1.2M, 34k, 5.1e13."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    if abs(number) >= 1e12:
+        mantissa, exponent = f"{number:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no word for numbers that are not finite, nor for pictures."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items() if key not in ("picture", "figure", "grid", "cross")}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,298 @@
+"""Runs a plan: each run in a process of its own, several at once, resumable, and never losing the others.
+
+A finished run has `result.json` and is passed over; one that was stopped goes on from its checkpoint. The processes
+are forked from a server that has loaded the libraries once, since loading takes longer than many a small run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from bothways.errors import BothwaysError
+from bothways.study import plan as plans
+from bothways.study.plan import Job, Plan
+from bothways.study.progress import STATUS_FILE, Display, Live, clock, label
+from bothways.study.results import FAILURE_FILE, RESULT_FILE, read_json
+
+JOB_FILE = "run.json"
+PREPARED_FILE = "prepared.json"
+POLL = 0.2
+GRACE = 60.0
+"""Seconds a run gets to write its checkpoint after Ctrl-C."""
+MEASURING = {"smoke": 4.0, "quick": 15.0, "full": 120.0}
+"""Seconds that measuring a run takes, as long as none has been timed."""
+PREPARING = {"known": 3.0, "text": 30.0}
+
+
+@dataclass
+class Outcome:
+    """What came of a study's runs."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a study's folder, so that two calls never run the same study at once.
+
+    Raises:
+        BothwaysError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system: the folder is then trusted to its user
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BothwaysError(f"the study in '{folder}' is being run by another process: wait for it, or choose "
+                                "another --out", exit_code=1) from None
+        yield
+
+
+def run(folder: Path, plan: Plan, display: Display) -> Outcome:
+    """Do everything a plan says that has not been done yet.
+
+    Raises:
+        KeyboardInterrupt: stopped by the user; every run has written a checkpoint by then.
+        BothwaysError: the text of a source cannot be prepared.
+    """
+    return _Runner(folder, plan, display).run()
+
+
+class _Runner:
+    """The state of one call: what waits, what runs, what is done."""
+
+    def __init__(self, folder: Path, plan: Plan, display: Display) -> None:
+        self.folder, self.plan, self.display = folder, plan, display
+        self.prepares = [Job(source.key, "prepare", 0) for source in plan.study.sources]
+        self.jobs = plan.jobs()
+        self.waiting: list[Job] = []
+        self.running: dict[Job, tuple[BaseProcess, Live]] = {}
+        self.outcome = Outcome()
+        self.measured: dict[str, list[float]] = {}
+        self.context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        if os.name == "posix":
+            self.context.set_forkserver_preload(["bothways.study.worker"])
+
+    def run(self) -> Outcome:
+        start = time.monotonic()
+        # 1. what is left to do; failures are tried again
+        self.waiting = [job for job in (*self.prepares, *self.jobs) if not self._done(job)]
+        self.outcome.finished = [job.name for job in self.jobs if self._done(job)]
+        if self.outcome.finished and self.waiting:
+            self.display.say(f"continuing: {len(self.outcome.finished)} of {len(self.jobs)} runs are done already")
+        # 2. keep the workers busy
+        try:
+            with self.display.open():
+                while self.waiting or self.running:
+                    self._start_ready()
+                    time.sleep(POLL)
+                    self._collect()
+                    self.display.show(len(self.outcome.finished) + len(self.outcome.failed), len(self.jobs),
+                                      self.left(), [live for _, live in self.running.values()])
+        except BaseException:
+            self._stop()
+            raise
+        self.outcome.seconds = time.monotonic() - start
+        return self.outcome
+
+    # -- what is ready
+
+    def _done(self, job: Job) -> bool:
+        if job.contender == "prepare":
+            return (self.folder / "data" / job.source / PREPARED_FILE).exists()
+        return (self._place(job) / RESULT_FILE).exists()
+
+    def _place(self, job: Job) -> Path:
+        return self.folder / "runs" / job.name
+
+    def _ready(self, job: Job) -> bool:
+        if job.contender == "prepare":
+            return True
+        if not self._done(Job(job.source, "prepare", 0)):
+            return False
+        return not self._calibrates(job) or self._steps(job) is not None or not self._pending(replace(job, seed=0))
+
+    def _calibrates(self, job: Job) -> bool:
+        """Whether this run takes its number of steps from seed 0, which has timed them."""
+        return job.trains and job.seed > 0 and plans_budget_unit(self.plan, job) == "seconds"
+
+    def _pending(self, job: Job) -> bool:
+        return job in self.waiting or job in self.running
+
+    def _steps(self, job: Job) -> int | None:
+        """The steps that seed 0 of the same contender found its seconds to be worth."""
+        calibration = read_json(self._place(replace(job, seed=0)) / "training" / "calibration.json")
+        return None if calibration is None or "steps" not in calibration else int(calibration["steps"])
+
+    # -- starting and ending
+
+    def _start_ready(self) -> None:
+        for job in list(self.waiting):
+            if len(self.running) >= self.plan.study.workers:
+                return
+            if self._ready(job):
+                self.waiting.remove(job)
+                self._start(job)
+
+    def _start(self, job: Job) -> None:
+        from bothways.study import worker
+
+        place = self._place(job)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in (FAILURE_FILE, STATUS_FILE):
+            (place / name).unlink(missing_ok=True)
+        plans.write_json(place / JOB_FILE, self._told(job))
+        process = self.context.Process(target=worker.child, args=(str(place),), name=job.name, daemon=False)
+        process.start()
+        self.running[job] = (process, Live(job, place, time.monotonic()))
+        if not self.display.pretty:
+            self.display.say(f"started   {label(job)}")
+
+    def _told(self, job: Job) -> dict[str, Any]:
+        """Everything a run has to know; its folder is then enough to repeat it."""
+        source = self.plan.source(job.source)
+        return {"study": str(self.folder.resolve()), "source": asdict(source), "contender": job.contender,
+                "seed": job.seed, "size": {**asdict(self.plan.chosen[job.source]), "until": None},
+                "steps": self._steps(job) if self._calibrates(job) else None,
+                "threads": self.plan.study.threads, "device": self.plan.study.device,
+                "controls": list(self.plan.study.controls)}
+
+    def _collect(self) -> None:
+        for job, (process, live) in list(self.running.items()):
+            live.refresh()
+            if process.is_alive():
+                continue
+            process.join()
+            del self.running[job]
+            if self._done(job):
+                self._finished(job, live)
+            else:
+                self._failed(job, process)
+
+    def _finished(self, job: Job, live: Live) -> None:
+        took = time.monotonic() - live.started
+        if job.contender == "prepare":
+            self.display.say(f"prepared  {label(job)} in {clock(took)}")
+            return
+        stored = read_json(self._place(job) / RESULT_FILE) or {}
+        self.outcome.finished.append(job.name)
+        self.measured.setdefault(job.source, []).append(float(stored.get("seconds", {}).get("measuring", 0.0)))
+        self.display.say(f"finished  {label(job)} in {clock(took)}{_remark(stored)}")
+
+    def _failed(self, job: Job, process: BaseProcess) -> None:
+        place = self._place(job)
+        stored = read_json(place / FAILURE_FILE)
+        message = str(stored["message"]) if stored else _ended(process.exitcode)
+        if stored is None:
+            plans.write_json(place / FAILURE_FILE, {"message": message, "expected": False})
+        if job.contender == "prepare":
+            raise BothwaysError(message, int(stored.get("exit_code", 1)) if stored else 1)
+        self.outcome.failed.append(job.name)
+        self.display.say(f"FAILED    {label(job)}: {message} (see {place / 'log.txt'})")
+
+    def _stop(self) -> None:
+        """Ask every run to write a checkpoint and end; end those that do not, by their own number."""
+        for process, _ in self.running.values():
+            _signal(process, signal.SIGINT)
+        deadline = time.monotonic() + GRACE
+        for process, _ in self.running.values():
+            process.join(max(0.1, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self.running.clear()
+
+    # -- how long still
+
+    def left(self) -> float | None:
+        """Seconds until the last run ends, as far as can be said."""
+        work = [self._expected(job, None) for job in self.waiting]
+        work += [self._expected(job, live) for job, (_, live) in self.running.items()]
+        if any(part is None for part in work):
+            return None
+        known = [part for part in work if part is not None]
+        return max(sum(known) / self.plan.study.workers, max(known, default=0.0))
+
+    def _expected(self, job: Job, live: Live | None) -> float | None:
+        """Seconds that a run still needs."""
+        if job.contender == "prepare":
+            spent = 0.0 if live is None else time.monotonic() - live.started
+            return max(1.0, PREPARING[job.source] - spent)
+        measuring = expected_measuring(self.plan, job, self.measured.get(job.source, []))
+        training = expected_training(self.plan, job)
+        if live is None:
+            return training + measuring
+        if live.phase == "training" or live.phase == "starting":
+            return (1 - live.share) * training + measuring
+        return max(1.0, (1 - live.share) * measuring)
+
+
+def plans_budget_unit(plan: Plan, job: Job) -> str:
+    """The unit of the budget of a run."""
+    from bothways.training.budget import Budget
+
+    return Budget.parse(plan.source(job.source).budget).unit
+
+
+def expected_training(plan: Plan, job: Job) -> float:
+    """Seconds of training, from the budget in FLOPs and what the machine is believed to do."""
+    from bothways.study import sizes
+
+    if not job.trains:
+        return 0.0
+    study = plan.study
+    rate = sizes.CPU_THREAD_FLOPS * study.threads if study.device == "cpu" else sizes.ACCELERATOR_FLOPS
+    return plan.flops[job.source] / rate
+
+
+def expected_measuring(plan: Plan, job: Job, measured: Sequence[float] = ()) -> float:
+    """Seconds of measuring: what other runs took, or a guess."""
+    return sum(measured) / len(measured) if measured else MEASURING[plan.source(job.source).effort]
+
+
+def expected_seconds(plan: Plan) -> float:
+    """How long the whole study will take, said before it begins."""
+    jobs = plan.jobs()
+    work = sum(expected_training(plan, job) + expected_measuring(plan, job) for job in jobs)
+    return sum(PREPARING[source.key] for source in plan.study.sources) + work / plan.study.workers
+
+
+def _signal(process: BaseProcess, number: int) -> None:
+    if process.pid is not None and process.is_alive():
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def _ended(code: int | None) -> str:
+    """Why a process without a message ended."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = " (most often: not enough memory; try --workers 1)" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process ended with code {code}"
+
+
+def _remark(stored: dict[str, Any]) -> str:
+    """The figures worth a glance when a run ends."""
+    training = stored.get("training") or {}
+    if not training:
+        return ""
+    return f" ({training['steps']:,} steps, {training['tokens'] / 1e6:.2f}M tokens)"
