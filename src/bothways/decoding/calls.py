@@ -170,7 +170,7 @@ def _by_filling(trained: Trained, prompts: Sequence[Sequence[int]], config: Gene
     """Blanks after the prompt, all at once or block after block; what follows an `<eos>` is dropped."""
     begun, vocabulary = time.perf_counter(), trained.vocabulary
     starts = [[*_begin(trained, prompt, config), *(int(token) for token in prompt)] for prompt in prompts]
-    limits = [min(config.max_new_tokens, _room(trained, len(start) + 1, f"prompt {number + 1}"))
+    limits = [min(config.max_new_tokens, _room(trained, len(start), f"prompt {number + 1}", blanks=1))
               for number, start in enumerate(starts)]
     blocked = blocked_tokens(trained, [vocabulary.eos, *config.stop_ids])
     ends = {vocabulary.eos, *config.stop_ids}
@@ -261,12 +261,16 @@ def _closing(text: Sequence[int], trained: Trained, config: GenerateConfig,
     return _begin(trained, text, config), [eos] if int(text[-1]) != eos else []
 
 
-def _room(trained: Trained, length: int, what: str) -> int:
-    """How many tokens may be written after `length` read ones; the last written one is never read again."""
+def _room(trained: Trained, length: int, what: str, blanks: int = 0) -> int:
+    """How many tokens may be written after `length` read ones.
+
+    From left to right the last one written is never read again and needs no place; at least `blanks` need one.
+    """
     most = trained.config.position.length
-    if length > most:
-        raise BothwaysError(f"{what} has {length} tokens, but this network has places for {most}: shorten it")
-    return most - length + 1
+    if length + blanks > most:
+        rest = ", and what is written needs one too" if blanks else ""
+        raise BothwaysError(f"{what} has {length} tokens, but this network has places for {most}{rest}: shorten it")
+    return most - length + (0 if blanks else 1)
 
 
 def _growing(trained: Trained, prompt: Sequence[int], config: GenerateConfig) -> GrowingText | None:

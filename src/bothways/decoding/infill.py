@@ -10,6 +10,7 @@ import torch
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.sampling import GenerateConfig
 from bothways.decoding.written import StoppedBy
+from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
 from bothways.objectives.base import Mode
 
@@ -27,13 +28,19 @@ def infill(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked
     """
     objective, vocabulary = trained.objective, trained.vocabulary
     examples = [objective.infilling(np.asarray(text, dtype=np.int64), mode) for text in texts]
-    # 1. the answer may speak in the sentinels that its source asks with, and ends with <eos>
-    blocked = blocked.clone()
-    sources = {int(token) for example in examples if example.source is not None for token in example.source.inputs}
-    allowed = sources & set(vocabulary.sentinels) | {vocabulary.eos}
-    blocked[list(allowed)] = False
+    # 1. an answer may speak in the sentinels that its own source asks with, and ends with <eos>
+    blocked = blocked.repeat(len(texts), 1)
+    for row, example in enumerate(examples):
+        asked = set() if example.source is None else set(example.source.inputs.tolist())
+        blocked[row, [*(asked & set(vocabulary.sentinels)), vocabulary.eos]] = False
     # 2. write until each text has ended
-    limits = [len(text) + config.max_new_tokens for text in texts]
+    most = trained.config.position.length
+    for number, example in enumerate(examples):
+        if example.source is not None and len(example.source) > most:
+            raise BothwaysError(f"text {number + 1} is read as {len(example.source)} tokens, but this network has places "
+                                f"for {most}: shorten it")
+    limits = [min(len(text) + config.max_new_tokens, most - len(example) + 1)
+              for text, example in zip(texts, examples, strict=True)]
     written: list[list[int]] = [[] for _ in texts]
     logprobs: list[list[float]] = [[] for _ in texts]
     stopped: list[StoppedBy] = ["length" for _ in texts]

@@ -35,7 +35,7 @@ class Writer:
         examples: what each text begins from, as an objective's `continuation` or `infilling` gives it; all alike in
             visibility, at least one token each.
         config: how tokens are chosen.
-        blocked: (V,) bool on the network's device, True for tokens that are never written.
+        blocked: (V,), or (B, V) for each text, bool on the network's device: tokens that are never written.
         most: the largest number of tokens to write, which the noise is drawn for.
     """
 
@@ -65,7 +65,7 @@ class Writer:
             self._noise = torch.stack([torch.rand(most, generator=g, dtype=torch.float64) for g in generators])
         self._seen = None
         if config.repetition_penalty != 1:
-            self._seen = torch.zeros(len(examples), len(blocked), dtype=torch.bool, device=self.device)
+            self._seen = torch.zeros(len(examples), blocked.shape[-1], dtype=torch.bool, device=self.device)
             for row, example in enumerate(examples):
                 before = torch.tensor(list(seen[row]), dtype=torch.long) if seen is not None else example.inputs
                 self._seen[row, before.to(self.device)] = True
@@ -86,8 +86,8 @@ class Writer:
         self.evaluations += 1
         logits = self.network.logits(states).float()
         # 2. choose
-        allowed = logits.masked_fill(self.blocked, BLOCKED)
         places = torch.tensor(rows, device=self.device)
+        allowed = logits.masked_fill(self.blocked if self.blocked.dim() == 1 else self.blocked[places], BLOCKED)
         allowed = filtered(allowed, self.config, None if self._seen is None else self._seen[places])
         tokens = allowed.argmax(-1) if self._noise is None else draw(allowed, self._noise[rows, count])
         if self._seen is not None:

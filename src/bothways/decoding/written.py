@@ -55,7 +55,9 @@ class GrowingText:
         self._start, self._read = 0, len(self._ids)
 
     def add(self, token: int) -> str:
-        """Take one token; returns the text that is now certain, often a few characters, sometimes none."""
+        """Take one token; returns the text that is now certain, often a few characters, none after a stop string."""
+        if self.stopped:
+            return ""
         self._ids.append(token)
         known = self.tokenizer.decode(self._ids[self._start:self._read])
         grown = self.tokenizer.decode(self._ids[self._start:])
