@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 
 from bothways.errors import BothwaysError
 from bothways.text.grammar import AMBIGUOUS, STOPS, Grammar
@@ -50,6 +51,7 @@ class KnownSource:
         # (V, S): how likely each state says each token; a reserved token is never said
         self._says = np.zeros((self.tokenizer.size, len(self.grammar.starts)))
         self._says[self._first:] = self.grammar.says.T
+        self._moves = scipy.sparse.csr_array(self.grammar.moves)  # a state leads to a handful of others
         ends = np.array([SENTENCES.get(n, 0.0) for n in range(max(SENTENCES) + 1)])
         alive = np.cumsum(ends[::-1])[::-1]
         self._end_after = np.divide(ends, alive, out=np.zeros_like(ends), where=alive > 0)
@@ -61,7 +63,7 @@ class KnownSource:
         """-log p(token | all tokens to its left), in nats, exactly.
 
         Args:
-            ids: (L,) or (N, L) token ids that begin with `<bos>`; `<pad>` may fill up rows at their end.
+            ids: (L,) or (N, L) token ids that begin with `<bos>`; `<pad>` may fill up rows after `<eos>`.
         Returns:
             float64 of the same shape: 0 at `<bos>` and `<pad>`, infinite where the grammar forbids a token, and from
             there on.
@@ -72,29 +74,32 @@ class KnownSource:
         vocabulary = self.tokenizer.vocabulary
         if rows.shape[1] == 0 or (rows[:, 0] != vocabulary.bos).any():
             raise BothwaysError("true probabilities are of whole documents: each row must begin with <bos>")
-        # 1. before the first word: the states a document can begin in, and no sentence finished
+        # 1. what is not reached below is forbidden, but for padding after the end
+        after_end = np.cumsum(rows == vocabulary.eos, axis=1) > 0
+        nll = np.where((rows == vocabulary.pad) & after_end, 0.0, np.inf)
+        nll[:, 0] = 0.0
+        # 2. before the first word: the states a document can begin in, and no sentence finished
+        live = np.arange(len(rows))
         forward = np.tile(self.grammar.starts, (len(rows), 1))
         sentences = np.zeros(len(rows), dtype=np.int64)
-        ended = np.zeros(len(rows), dtype=bool)
         after_stop = np.zeros(len(rows), dtype=bool)
-        nll = np.zeros(rows.shape)
         for place in range(1, rows.shape[1]):
-            token = rows[:, place]
-            # 2. <eos> is said by nobody: it follows a finished sentence with a probability of its own
+            token = rows[live, place]
+            # 3. <eos> is said by no state: it follows a finished sentence with a probability of its own
             end = np.where(after_stop, self._end_after[np.minimum(sentences, len(self._end_after) - 1)], 0.0)
             joint = forward * self._says[token]
             said = joint.sum(axis=1)
             probability = np.where(token == vocabulary.eos, end, (1 - end) * said)
-            padding = token == vocabulary.pad
-            probability = np.where(ended, np.where(padding, 1.0, 0.0), np.where(padding, 0.0, probability))
-            with np.errstate(divide="ignore"):
-                nll[:, place] = -np.log(probability)
-            # 3. what is believed of the state, given the token; nothing can follow what is forbidden
-            believed = np.divide(joint, said[:, None], out=np.zeros_like(joint), where=said[:, None] > 0)
-            forward = believed @ self.grammar.moves
+            seen = probability > 0
+            nll[live[seen], place] = -np.log(probability[seen])
+            # 4. on with the documents that have not ended: what is believed of the state, given the token
+            going = seen & (token != vocabulary.eos)
+            live, token = live[going], token[going]
+            if not len(live):
+                break
+            forward = (joint[going] / said[going, None]) @ self._moves
             after_stop = self._stops[token]
-            sentences += after_stop
-            ended |= token == vocabulary.eos
+            sentences = sentences[going] + after_stop
         return nll.reshape(np.shape(ids))
 
     def true_conditional(self, ids: np.ndarray | Sequence[int], place: int) -> np.ndarray:

@@ -136,7 +136,7 @@ def _survey(documents: Iterator[Document], held_out: float, seed: int, sample_by
                 sample = [(place, text) for place, text in sample if place % stride == 0]
                 gathered = sum(len(text.encode("utf-8", errors="surrogatepass")) for _, text in sample)
     # 2. first appearances
-    pairs = np.frombuffer(bytes(digests), dtype="<u8").reshape(-1, 2)
+    pairs = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
     filled = pairs.any(axis=1)
     by_digest = np.lexsort((pairs[:, 1], pairs[:, 0]))
     ordered = pairs[by_digest]

@@ -197,7 +197,10 @@ class Tokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with anything that could change an id."""
-        return hashlib.sha256(self.core.to_str().encode()).hexdigest()[:16]
+        content = json.loads(self.core.to_str())
+        if isinstance(self.core.model, models.Unigram):  # its scores lose their last bit when written and read
+            content["model"]["vocab"] = [[name, round(score, 6)] for name, score in content["model"]["vocab"]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

@@ -57,7 +57,7 @@ class Windows:
         start = (index - int(self._first[document])) * self.window
         begin = int(self._offsets[document]) + start
         end = min(begin + self.window, int(self._offsets[document + 1]))
-        return Window(self._ids[begin:end].astype(np.int64), document, start, index)
+        return Window(np.array(self._ids[begin:end], dtype=np.int64), document, start, index)
 
     def __iter__(self) -> Iterator[Window]:
         return (self[index] for index in range(len(self)))
@@ -69,7 +69,7 @@ class Windows:
 
     def document(self, number: int) -> np.ndarray:
         """All ids of one document, `<bos>` and `<eos>` included: (L,) int64."""
-        return self._ids[int(self._offsets[number]):int(self._offsets[number + 1])].astype(np.int64)
+        return np.array(self._ids[int(self._offsets[number]):int(self._offsets[number + 1])], dtype=np.int64)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """The order in which an epoch reads the windows: (len,) int64, the same for the same seed and epoch."""
@@ -119,7 +119,3 @@ class WindowWriter:
         facts = {"window": self._window, "dtype": self._dtype.name, "windows": self.windows, "tokens": self.tokens,
                  "bytes": self.bytes}
         (self._folder / f"{self._split}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-    def abandon(self) -> None:
-        """Close the file without finishing."""
-        self._file.close()
