@@ -111,9 +111,12 @@ def training() -> dict[str, Any]:
 
 def example(contender: str) -> dict[str, Any]:
     """Six tokens with one asked."""
-    side = {"pieces": ["<bos>", "the", " cat", "<mask>", " on", " it"], "visibility": "causal",
-            "grid": ["1" * (row + 1) + "0" * (5 - row) for row in range(6)]}
-    one = {**side, "asks": [{"where": 3, "target": " sat"}]}
+    side = {"name": "token", "labels": ["<bos>", "the", "cat", "<mask>", "on", "it"], "hidden": [3], "asked": {"3": ["sat"]}}
+    grid = ["1" * (row + 1) + "0" * (5 - row) for row in range(6)]
+    one = {"title": "causal", "sides": [side], "sentences": ["a token sees itself and what stands before it"],
+           "grids": [grid]}
     if contender == "denoising":
-        return {**one, "source": side, "cross": ["1" * 6] * 6}
-    return {"several": [one, {**one, "visibility": "bidirectional"}]} if contender == "hybrid" else one
+        return {"title": "two towers", "sides": [{**side, "name": "source", "asked": {}}, {**side, "name": "target"}],
+                "sentences": ["source: every token", "target: what stands before it", "target at source: every token"],
+                "grids": [["1" * 6] * 6, grid, ["1" * 6] * 6]}
+    return {"several": [one, {**one, "title": "bidirectional"}]} if contender == "hybrid" else one

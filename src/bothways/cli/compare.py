@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from bothways.errors import BothwaysError
 
 if TYPE_CHECKING:
-    from bothways.study.plan import Study
+    from bothways.study.plan import Source, Study
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def study_of(options: Options) -> tuple[Study, Path]:
     from bothways.study.plan import EMBEDDED, Study
     from bothways.study.recipes import DEMO, read
 
-    machine = {"workers": options.workers, "threads": options.threads, "device": options.device}
+    def here(study: Study) -> Study:
+        return replace(study, workers=options.workers, threads=options.threads, device=options.device)
+
     folder = options.out or Path("study-demo" if options.demo else "study")
     given = {name for name in ("field", "labels", "pairs", "budget", "seeds")
              if getattr(options, name) is not None} | ({"corpus"} if options.corpus != EMBEDDED else set())
@@ -114,7 +116,7 @@ def study_of(options: Options) -> tuple[Study, Path]:
         raise BothwaysError(f"--recipe says everything about the study, so {clash} cannot be given beside it: "
                             "put it into the recipe")
     if options.recipe is not None:
-        return replace(read(options.recipe), **machine), folder
+        return here(read(options.recipe)), folder
     # 2. otherwise from the options
     if options.demo:
         if given & {"budget", "seeds"}:
@@ -129,20 +131,20 @@ def study_of(options: Options) -> tuple[Study, Path]:
         study = replace(study, sources=tuple(source for source in study.sources if source.kind != "known"))
     names = tuple(CONTENDERS) if options.contenders == "all" else tuple(
         dict.fromkeys(name.strip() for name in options.contenders.split(",") if name.strip()))
-    return replace(study, contenders=names, **machine), folder
+    return here(replace(study, contenders=names)), folder
 
 
-def _sources(options: Options) -> tuple[object, ...]:
+def _sources(options: Options) -> tuple[Source, ...]:
     """The known source at no more than a minute a run, then the user's text."""
     from bothways.study.plan import Source
     from bothways.study.recipes import known_budget
 
     budget = options.budget or "10min"
     seeds = 3 if options.seeds is None else options.seeds
-    effort = "smoke" if is_tiny(budget) else "full"
-    return (Source("known", "grammar", budget=known_budget(budget), seeds=max(1, seeds), effort="smoke" if
-                   effort == "smoke" else "quick"),
-            Source("text", options.corpus, options.field, options.labels, options.pairs, budget, seeds, effort))
+    tiny = is_tiny(budget)
+    return (Source("known", "grammar", budget=known_budget(budget), seeds=seeds, effort="smoke" if tiny else "quick"),
+            Source("text", options.corpus, options.field, options.labels, options.pairs, budget, seeds,
+                   "smoke" if tiny else "full"))
 
 
 def is_tiny(budget: str) -> bool:

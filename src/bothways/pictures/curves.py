@@ -47,7 +47,8 @@ def domain(dots: Sequence[Dot], within: tuple[float, float] = (-math.inf, math.i
     air = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     room = 0.6 * (high - low) + air
     ends = [end for dot in dots for end in (dot.low, dot.high) if math.isfinite(end)]
-    low, high = min([low, *(max(end, low - room) for end in ends)]), max([high, *(min(end, high + room) for end in ends)])
+    low, high = (min([low, *(max(end, low - room) for end in ends)]),
+                 max([high, *(min(end, high + room) for end in ends)]))
     return max(within[0], low - air), min(within[1], high + air)
 
 

@@ -62,8 +62,8 @@ def answer(board: Board, budget: str | None = None) -> Answer:
     level = tuple(versus.other for versus in rivals if not versus.sure)
     control, beaten = _control(board)
     sureness = _sureness(best, rivals, beaten)
-    return Answer(board, best, level, sureness, _sentence(board, best, rivals, level, sureness, control, beaten, budget),
-                  control, beaten, None if beaten else budget)
+    sentence = _sentence(board, best, rivals, level, sureness, control, beaten, budget)
+    return Answer(board, best, level, sureness, sentence, control, beaten, None if beaten else budget)
 
 
 def _sureness(best: Line, rivals: Sequence[Versus], beaten: bool) -> Sureness:
@@ -118,7 +118,8 @@ def _sentence(board: Board, best: Line, rivals: Sequence[Versus], level: Sequenc
     # 1. a control in front comes first, since it changes what a user should do
     if not beaten and control is not None:
         text = (f"No contender has beaten the control {title(control.contender)} "
-                f"({value(measure, control.interval.mean, control.estimator)}); the nearest is {called(best)} with {number}.")
+                f"({value(measure, control.interval.mean, control.estimator)}); the nearest is {called(best)} with "
+                f"{number}.")
         return text + (f" {budget}" if budget else " What budget would be needed cannot be estimated from its curve.")
     # 2. the winner and the others
     worst = min((versus.difference.mean for versus in rivals), default=math.nan)
@@ -139,7 +140,8 @@ def _sentence(board: Board, best: Line, rivals: Sequence[Versus], level: Sequenc
             text = f"{called(best)}, with {number}: the only contender that can be measured on this."
     # 3. the control it has passed
     if control is not None:
-        text += f" The best control, {title(control.contender)}, has {value(measure, control.interval.mean, control.estimator)}."
+        text += (f" The best control, {title(control.contender)}, has "
+                 f"{value(measure, control.interval.mean, control.estimator)}.")
     return text
 
 
@@ -187,7 +189,8 @@ def lead(results: Results, everything: dict[str, list[Answer]]) -> list[str]:
                 sure.setdefault(title(one.winner.contender), []).append(
                     one.use + ("" if one.sureness == "sure" else " (likely)"))
         if sure:
-            lines.append(f"On {source.title}: " + "; ".join(f"{who} for {_list(uses)}" for who, uses in sure.items()) + ".")
+            named = "; ".join(f"{who} for {_list(uses)}" for who, uses in sure.items())
+            lines.append(f"On {source.title}: {named}.")
         open_ = [one.use for one in found if one.sureness == "open"]
         if open_:
             lines.append(f"On {source.title}, too close to call with {source.seeds} seeds: {_list(open_)}.")
@@ -195,10 +198,11 @@ def lead(results: Results, everything: dict[str, list[Answer]]) -> list[str]:
         lines += [f"On {source.title}, {one.use}: {one.sentence}" for one in found if not one.beaten]
         if source.seeds == 1 and found:
             lines.append(f"On {source.title} every contender ran with one seed: numbers and curves, and no verdict.")
+    total = len(results.plan.jobs())
     if results.failures:
-        lines.append(f"{len(results.failures)} of {len(results.plan.jobs())} runs failed and are missing from every number.")
+        lines.append(f"{len(results.failures)} of {total} runs failed and are missing from every number.")
     if results.missing:
-        lines.append(f"{len(results.missing)} of {len(results.plan.jobs())} runs have not finished: this is a report on the way.")
+        lines.append(f"{len(results.missing)} of {total} runs have not finished: this is a report on the way.")
     return lines or ["Nothing has been measured yet."]
 
 

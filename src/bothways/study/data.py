@@ -127,8 +127,8 @@ def _text(source: Source, folder: Path, size: Size, effort: Effort) -> tuple[dic
     rng = np.random.default_rng(SEED)
     pairs = given or _swapped(prepared, effort.pairs, rng)
     tagged, functions = _code(source, effort, rng)
-    return dict(prepared.report), Questions(pairs, *labelled, *tagged, *functions, _prompts(prepared, effort.prompts, 24),
-                                            labels_from)
+    return dict(prepared.report), Questions(pairs, labelled[0], labelled[1], tagged[0], tagged[1], functions[0],
+                                            functions[1], _prompts(prepared, effort.prompts, 24), labels_from)
 
 
 def _labelled(source: Source, effort: Effort) -> tuple[tuple[Texts, Texts], str]:

@@ -18,8 +18,8 @@ def plan_lines(plan: Plan, folder: Path) -> list[str]:
              f"{clock(expected_seconds(plan))} in all, measuring and report included", ""]
     for source in study.sources:
         size = plan.chosen[source.key]
-        lines.append(f"  {source.title}: {source.budget} a run, {source.seeds} seed{'s' if source.seeds > 1 else ''}; "
-                     f"{size.width} wide, {size.layers} layers, "
+        seeds = f"{source.seeds} seed{'s' if source.seeds > 1 else ''}"
+        lines.append(f"  {source.title}: {source.budget} a run, {seeds}; {size.width} wide, {size.layers} layers, "
                      + (f"vocabulary {size.vocabulary:,}, " if source.kind == "text" else "")
                      + f"windows of {size.window}, {size.batch_tokens:,} tokens a step, {size.optimizer}")
         if source.seeds == 1:

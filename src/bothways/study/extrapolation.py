@@ -28,7 +28,7 @@ def budget_for(curves: Sequence[Curve], target: float, higher_is_better: bool) -
     if not found.known:
         return f"What budget would be needed {found.reason}."
     if found.reached:
-        return (f"On the smaller test of its learning curve it reached that at {clock(found.budget)}; the difference is "
-                "within what the test sets can tell.")
+        return (f"On the smaller test of its learning curve it reached that at {clock(found.budget)}; the difference "
+                "is within what the test sets can tell.")
     return (f"Its curve, carried on, would reach that at about {clock(found.budget)} a run "
             f"({clock(found.low)} to {clock(found.high)}), an estimate.")

@@ -80,7 +80,7 @@ FINDINGS: tuple[Finding, ...] = (
             "out of reach", "medium",
             _each(Side("causal", _CAUSAL), Side("masked", _BOTH), ("classify-frozen",), at="early")),
     Finding("F3(i)", "Called in the direction it was not trained in, a pure model collapses; a hybrid does not",
-            "GPT-BERT figure 2: 6% of the other objective buys 4.5 nats; read causally, masked-only has 66.6 BLiMP, hybrid 79.2",
+            "GPT-BERT figure 2: 6% of the other objective buys 4.5 nats; BLiMP read causally 66.6 masked, 79.2 hybrid",
             "hybrid far ahead of each pure model in that model's other direction, by nats", "very high",
             (*_each(Side("hybrid", _CAUSAL), Side("masked", _CAUSAL), _SUFFIX, least=0.5),
              *_each(Side("hybrid", _BOTH), Side("causal", _BOTH), ("fill",), least=0.10))),

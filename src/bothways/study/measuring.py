@@ -214,7 +214,8 @@ def speed(trained: Trained, desk: Desk) -> Rows:
     rows = [row(replace(encoding_speed(trained, texts, longest=desk.effort.longest), mode=mode), "read-speed")]
     prompts = text_ids(trained.tokenizer, desk.questions.prompts[:1])
     if prompts:
-        score = writing_speed(trained, prompts, new_tokens=desk.effort.written, repeats=2, mode=mode)
+        score = writing_speed(trained, [ids.tolist() for ids in prompts], new_tokens=desk.effort.written, repeats=2,
+                              mode=mode)
         rows.append(row(replace(score, mode=mode), "write-speed"))
     return rows
 
@@ -288,7 +289,7 @@ def commonest(desk: Desk) -> Rows:
 # ----------------------------------------------------------------------------------------- points of a curve
 
 def point(trained: Trained, desk: Desk) -> dict[str, float]:
-    """The common currencies at one point of a learning curve, on fewer items than at the end: measure -> value."""
+    """The common currencies at a point of a learning curve, on fewer items than at the end: measure -> value."""
     from bothways.evaluation.likelihood import suffix
     from bothways.evaluation.probes import probe_texts
 

@@ -217,8 +217,8 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
         write_json(path, plan.to_dict())
         return plan
     stored = load(folder)
-    machine = {"workers": plan.study.workers, "threads": plan.study.threads, "device": plan.study.device}
-    if replace(stored.study, **machine) != plan.study:
+    here = plan.study
+    if replace(stored.study, workers=here.workers, threads=here.threads, device=here.device) != here:
         changes = ", ".join(_differences(stored.study, plan.study))
         raise BothwaysError(f"'{folder}' holds another study ({changes}): choose another --out, or repeat the call "
                             "that made it to continue it")

@@ -70,7 +70,7 @@ def _put(path: Path, text: str) -> None:
 
 def document(found: Results, draw: bool = True) -> dict[str, Any]:
     """Everything the report says, as plain data; with `draw` also the pictures."""
-    sources = [source for source in found.plan.study.sources]
+    sources = list(found.plan.study.sources)
     answered = {source.key: words.answers(found, source.key) for source in sources}
     data: dict[str, Any] = {
         "title": "Which one for what, and how sure are we?",
@@ -209,7 +209,8 @@ def _versus_words(measure: Measure, versus: results.Versus) -> str:
 
 def _dot(measure: Measure, line: Line) -> curves.Dot:
     singles = [row.value for row in line.rows] if len(line.rows) > 1 else []
-    name = f"{title(line.contender)}: {words.value(measure, line.interval.mean, line.estimator)} ({line.interval.method})"
+    number = words.value(measure, line.interval.mean, line.estimator)
+    name = f"{title(line.contender)}: {number} ({line.interval.method})"
     return curves.Dot(line.interval.mean, line.interval.low, line.interval.high, singles, colour(line.contender),
                       hollow=kind_of(line.estimator) == "bound", title=name)
 
@@ -331,20 +332,15 @@ def pictures(found: Results, source: str, draw: bool) -> Iterator[dict[str, Any]
 
 
 def example_part(example: dict[str, Any], shade: str, draw: bool) -> dict[str, Any]:
-    """Tokens in with what is asked at each place, the other tower's tokens, and the grids."""
-    asked = {ask["where"]: ask["target"] for ask in example["asks"]}
-    tokens = [{"piece": piece, "asked": asked.get(place)} for place, piece in enumerate(example["pieces"])]
-    part: dict[str, Any] = {"tokens": tokens, "visibility": example["visibility"], "asked": len(asked),
-                            "source": None}
-    if draw:
-        part["grid"] = curves.visibility_grid(example["grid"], colour=shade)
-    if example.get("source"):
-        part["source"] = {"tokens": [{"piece": piece, "asked": None} for piece in example["source"]["pieces"]],
-                          "visibility": example["source"]["visibility"]}
-        if draw:
-            part["source"]["grid"] = curves.visibility_grid(example["source"]["grid"], colour=shade)
-            part["source"]["cross"] = curves.visibility_grid(example["cross"], colour=shade)
-    return part
+    """Each tower's tokens with what is asked at each place, and the grids with a sentence each."""
+    sides = [{"name": {"source": "the encoder reads", "target": "the decoder reads, and predicts"}.get(side["name"], ""),
+              "tokens": [{"piece": piece, "hidden": place in side["hidden"],
+                          "asked": ", ".join(side["asked"].get(str(place), ()))}
+                         for place, piece in enumerate(side["labels"])]} for side in example["sides"]]
+    grids = [{"sentence": sentence, "grid": curves.visibility_grid(grid, colour=shade) if draw else ""}
+             for sentence, grid in zip(example["sentences"], example["grids"])]
+    return {"title": example["title"], "sides": sides, "grids": grids,
+            "asked": sum(len(side["asked"]) for side in example["sides"])}
 
 
 def samples(found: Results, source: str) -> list[dict[str, Any]]:
@@ -390,7 +386,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items() if key not in ("picture", "figure", "grid", "cross")}
+        pictures_ = ("picture", "figure", "grid", "cross")
+        return {str(key): _plain(part) for key, part in value.items() if key not in pictures_}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return json.loads(json.dumps(value, default=str))

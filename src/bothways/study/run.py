@@ -85,7 +85,7 @@ class _Runner:
         self.running: dict[Job, tuple[BaseProcess, Live]] = {}
         self.outcome = Outcome()
         self.measured: dict[str, list[float]] = {}
-        self.context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
             self.context.set_forkserver_preload(["bothways.study.worker"])
 

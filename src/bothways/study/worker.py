@@ -94,15 +94,16 @@ def _work(folder: Path, told: dict[str, Any]) -> None:
 
     desk = measuring.Desk(source, efforts.EFFORTS[source.effort], prepared, questions, int(told["seed"]), tell)
     run = {"source": source.key, "contender": told["contender"], "seed": told["seed"]}
+    result: dict[str, Any]
     if told["contender"] == "controls":
         result = {"scores": measuring.controls(desk, told["controls"])}
     elif told["contender"] == "untrained":
         result = {"scores": measuring.features_only(_untrained(size, prepared, told), desk)}
     else:
         result = _contender(folder, told, size, desk)
-    seconds = {"all": time.perf_counter() - began, **result.pop("seconds", {})}
-    seconds.setdefault("measuring", seconds["all"])
-    write_json(folder / RESULT_FILE, _finite({"format": 1, "run": run, "curve": [], "seconds": seconds, **result}))
+    took = time.perf_counter() - began
+    result["seconds"] = {"all": took, "measuring": result.get("measuring", took)}
+    write_json(folder / RESULT_FILE, _finite({"format": 1, "run": run, "curve": [], **result}))
 
 
 def _contender(folder: Path, told: dict[str, Any], size: Size, desk: measuring.Desk) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _contender(folder: Path, told: dict[str, Any], size: Size, desk: measuring.D
                 "loss": run.loss, "memory_mib": _memory(), "epochs": run.tokens / max(1, desk.prepared.train.tokens),
                 "stack": config.model.stack, "budget": config.budget}
     return {"scores": rows, "curve": curve, "training": training, "samples": _samples(trained, desk),
-            "example": example(trained, desk), "seconds": {"measuring": measured},
+            "example": example(trained, desk), "measuring": measured,
             "modes": [{"name": mode.name, "visibility": repr(mode.visibility), "likelihood": mode.likelihood}
                       for mode in objective.modes], "plain": who.plain}
 
@@ -204,7 +205,7 @@ def _samples(trained: Trained, desk: measuring.Desk) -> list[dict[str, str]]:
 
     # a little temperature: greedy text of small networks runs in circles
     how = GenerateConfig(max_new_tokens=desk.effort.written, temperature=0.7, top_p=0.95, seed=0)
-    mode = trained.objective.modes[0].name
+    mode = trained.objective.modes[0]
     found = []
     for prompt in desk.questions.prompts:
         (written,) = generate(trained, [trained.tokenizer.encode(prompt)], how, mode=mode)
@@ -232,24 +233,18 @@ def example(trained: Trained, desk: measuring.Desk) -> dict[str, Any]:
 
 
 def drawn(made: Example, trained: Trained) -> dict[str, Any]:
-    """An Example as plain data: pieces, asks and grids of 0 and 1."""
-    tokenizer = trained.tokenizer
+    """The picture of an Example as plain data: sides, and grids of 0 and 1 in the order of their sentences."""
+    from bothways.pictures.visibility import of_example
 
-    def side(one: Example) -> dict[str, Any]:
-        return {"pieces": tokenizer.pieces(one.inputs.tolist()), "visibility": repr(one.visibility),
-                "grid": _grid(one.visibility.allows(one.fields, one.fields))}
-
-    asks = [{"where": int(where), "target": tokenizer.pieces([int(target)])[0]}
-            for ask in made.asks for where, target in zip(ask.where.tolist(), ask.targets.tolist())]
-    result: dict[str, Any] = {**side(made), "asks": asks}
-    if made.source is not None and made.cross is not None:
-        result["source"] = side(made.source)
-        result["cross"] = _grid(made.cross.allows(made.fields, made.source.fields))
-    return result
-
-
-def _grid(allowed: torch.Tensor) -> list[str]:
-    return ["".join("1" if seen else "0" for seen in line) for line in allowed.reshape(allowed.shape[-2:]).tolist()]
+    picture = of_example(made, trained.tokenizer.pieces, objective=trained.objective)
+    sides = [{"name": side.name, "labels": list(side.labels), "hidden": sorted(side.hidden),
+              "asked": {str(place): [one.token for one in asked] for place, asked in side.asked.items()}}
+             for side in picture.sides]
+    # source among itself, target among itself, target at source: the order of the sentences
+    places = sorted(picture.seen, key=lambda place: (place[0] != place[1], place))
+    return {"title": picture.title, "sides": sides, "sentences": list(picture.sentences),
+            "grids": [["".join("1" if seen else "0" for seen in row) for row in picture.seen[place].tolist()]
+                      for place in places]}
 
 
 def _memory() -> float:
