@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bothways import decoding
+from bothways import decoding, families
 from bothways.batch import Vocabulary, pack
 from bothways.decoding import GenerateConfig, Written
 from bothways.errors import BothwaysError, nearest
@@ -98,18 +98,8 @@ class Model:
         return folders.save(self.trained, folder, layout, dtype)
 
     def describe(self) -> str:
-        """Sizes, costs, modes and exports, as printed by `bothways describe`."""
-        from bothways import families
-        from bothways.model import describe
-
-        described = describe.describe(self.config, self.objective.profile)
-        reason = families.obstacle(self.config, self.objective)
-        fits = families.fitting(self.config, self.objective)
-        modes = [f"mode '{mode.name}': {mode.visibility!r}, a state speaks of the token "
-                 f"{'here' if mode.predicts == 'here' else 'after it'}, likelihood {mode.likelihood}"
-                 for mode in self.objective.modes]
-        export = f"transformers: {fits.architecture}" if fits is not None else f"transformers: none, {reason}"
-        return "\n".join([f"objective {self.objective.name}: {self.objective.summary}", *modes, str(described), export])
+        """Sizes, costs, modes and export, as printed by `bothways describe`."""
+        return description(self.config, self.objective)
 
     def __repr__(self) -> str:
         return (f"Model({self.objective.name}, {self.config.stack}, {self.config.shape.width} wide, "
@@ -133,9 +123,10 @@ class Model:
         """
         rows, sees = self._rows(ids, "ids"), self._visibility(visibility)
         # 1. every text a document of one row
-        if (source is not None) != (self.config.stack == "two towers"):
-            raise BothwaysError("this network has two towers: give what the other one reads as `source`" if source is None
-                                else "this network has one tower and reads no source: leave `source` out")
+        two = self.config.stack == "two towers"
+        if (source is not None) != two:
+            raise BothwaysError("this network has two towers: give what the other one reads as `source`" if two else
+                                "this network has one tower and reads no source: leave `source` out")
         sources = [None] * len(rows) if source is None else self._rows(source, "source")
         if len(sources) != len(rows):
             raise BothwaysError(f"ids hold {len(rows)} texts and source {len(sources)}: give one source for each text")
@@ -332,6 +323,25 @@ class Model:
         table = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], dtype=torch.long,
                              device=like.device)
         return table[0] if like.dim() == 1 else table
+
+
+def description(config: ModelConfig, objective: Objective, window: int = 128) -> str:
+    """A network and its objective in words and numbers: what `bothways describe` prints.
+
+    Args:
+        window: tokens of a text, for the costs of attention.
+    """
+    from bothways.model.describe import describe as described
+
+    fits, reason = families.fitting(config, objective), families.obstacle(config, objective)
+    lines = [f"objective   {objective.name}: {objective.summary}"]
+    for mode in objective.modes:
+        speaks = "of the token there" if mode.predicts == "here" else "of the token after it"
+        lines.append(f"mode        {mode.name}: {mode.visibility!r}; a state speaks {speaks}; "
+                     f"likelihood {mode.likelihood}")
+    lines.append(str(described(config, objective.profile, window)).rstrip())
+    lines.append(f"transformers: {fits.architecture}" if fits is not None else f"transformers: no class; {reason}")
+    return "\n".join(lines)
 
 
 def _groups(lengths: Sequence[int], budget: int) -> list[list[int]]:

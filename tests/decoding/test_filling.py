@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.decoding.small import CONTENDERS, TOKENIZER, tiny
 
 from bothways import decoding
 from bothways.decoding import GenerateConfig, blanks, calls
@@ -12,7 +13,6 @@ from bothways.decoding.blanks import make_blanks
 from bothways.decoding.diffusion import diffuse
 from bothways.decoding.mask_predict import mask_predict
 from bothways.errors import BothwaysError
-from tests.decoding.small import CONTENDERS, TOKENIZER, tiny
 
 MASK, BOS, EOS = TOKENIZER.vocabulary.mask, TOKENIZER.vocabulary.bos, TOKENIZER.vocabulary.eos
 TEXTS = [TOKENIZER.encode("the<mask> sat on<mask><mask>"), TOKENIZER.encode("<mask> dog"), TOKENIZER.encode("a<mask>") * 4]

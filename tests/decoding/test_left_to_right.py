@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.decoding.small import LEFT_TO_RIGHT, ONE, TOKENIZER, V, tiny
 
 from bothways import decoding
 from bothways.decoding import GenerateConfig
@@ -13,7 +14,6 @@ from bothways.decoding.calls import blocked_tokens
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.written import GrowingText
 from bothways.errors import BothwaysError
-from tests.decoding.small import LEFT_TO_RIGHT, ONE, TOKENIZER, V, tiny
 
 PROMPTS = [TOKENIZER.encode(text) for text in ("the cat sat on", "", "a dog", "the mat. a dog ran to the house, the cat")]
 

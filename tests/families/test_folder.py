@@ -119,6 +119,11 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         load(folder)
 
 
+def test_a_runs_folder_stands_for_its_model(folder: Path) -> None:
+    (folder.parent / "config.json").write_text("{}")
+    assert load(folder.parent).objective.name == "masked"
+
+
 def test_no_folder_at_all(tmp_path: Path) -> None:
     with pytest.raises(BothwaysError, match=r"nowhere/config.json does not exist"):
         load(tmp_path / "nowhere")

@@ -37,8 +37,8 @@ def infill(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked
     most = trained.config.position.length
     for number, example in enumerate(examples):
         if example.source is not None and len(example.source) > most:
-            raise BothwaysError(f"text {number + 1} is read as {len(example.source)} tokens, but this network has places "
-                                f"for {most}: shorten it")
+            raise BothwaysError(f"text {number + 1} is read as {len(example.source)} tokens, but this network has "
+                                f"places for {most}: shorten it")
     limits = [min(len(text) + config.max_new_tokens, most - len(example) + 1)
               for text, example in zip(texts, examples, strict=True)]
     written: list[list[int]] = [[] for _ in texts]

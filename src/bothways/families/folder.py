@@ -65,13 +65,15 @@ def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torc
 def load(folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Trained:
     """Read a folder that `save` wrote, or a plain one of a known family; the network is in evaluation mode.
 
+    A run's folder stands for the `model` in it.
+
     A plain folder is taken to be trained by its family's objective: next-token, masked or span-corruption.
 
     Raises:
         BothwaysError: a missing or truncated file, another format version, an unknown family; weights that are
             missing, unknown or of another shape. One sentence each.
     """
-    folder = Path(folder)
+    folder = _model_of(Path(folder))
     where, file = str(folder / "config.json"), folder / "model.safetensors"
     stored = read_json(folder / "config.json")
     # 1. what it is
@@ -104,6 +106,13 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         weights = family.gather(weights, stored, config, shapes, str(file))
     fill(network, weights, str(file))
     return Trained(network.to(device=device, dtype=dtype).eval(), objective, tokenizer, report)
+
+
+def _model_of(folder: Path) -> Path:
+    """The folder itself, or the model in a run's folder."""
+    inside = folder / "model"
+    is_run = (inside / "config.json").is_file() and not (folder / "model.safetensors").is_file()
+    return inside if is_run else folder
 
 
 def build(config: ModelConfig) -> LanguageModel:

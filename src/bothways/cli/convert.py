@@ -1,0 +1,50 @@
+"""Write a model in another layout or number format, or read one that another library wrote.
+
+    bothways convert run/model exported --dtype bfloat16
+
+The layout "auto" takes the class of transformers that gives the same logits, where there is one; "bothways" keeps our
+own names; llama, qwen3, eurobert and t5 ask for that family, and say which choice prevents it where it does not fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """From where to where, and as what."""
+
+    folder: tyro.conf.Positional[Path]
+    """The model folder to read: ours, or a plain one of a known family."""
+    out: tyro.conf.Positional[Path]
+    """The folder to write."""
+    layout: Literal["auto", "bothways", "llama", "qwen3", "eurobert", "t5"] = "auto"
+    """Whose names the weights get."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """The number format of the weights; as they are when none."""
+    force: bool = False
+    """Replace the folder if it exists."""
+
+
+def run(options: Options) -> int:
+    """Read, write, say what it became."""
+    import json
+
+    import torch
+
+    from bothways.errors import BothwaysError
+    from bothways.families.folder import load, save
+
+    if options.out.exists() and not options.force:
+        raise BothwaysError(f"{options.out} exists already: choose another folder, or replace it with --force")
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    save(load(options.folder), options.out, options.layout, dtype)
+    written = json.loads((options.out / "config.json").read_text(encoding="utf-8"))
+    size = (options.out / "model.safetensors").stat().st_size / 2**20
+    print(f"{options.out}: {written['architectures'][0]}, {written['dtype']}, {size:.1f} MiB")
+    return 0

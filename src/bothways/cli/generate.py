@@ -1,0 +1,89 @@
+"""Write on from a prompt, with any trained model; text appears as it is written.
+
+    bothways generate run/model "Once upon a time" --max-new-tokens 40
+
+A prompt of - is read from standard input. Which decoding writes is up to the model's objective: left to right where it
+looks left, by filling blanks (--steps, --block) where it looks both ways. A model trained both ways is asked for one:
+
+    bothways generate run/model "Once upon a time" --visibility causal --temperature 0.8 --top-p 0.9
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which model writes, after what, and how."""
+
+    folder: tyro.conf.Positional[Path]
+    """The model folder, or a run's folder."""
+    prompt: tyro.conf.Positional[str] = ""
+    """The text to continue; nothing begins a text, - reads standard input."""
+    max_new_tokens: int = 64
+    """The most tokens to write."""
+    temperature: float = 0.0
+    """0 takes the likeliest token each time; 1 draws from the model's own distribution."""
+    top_k: int | None = None
+    """Draw from the k likeliest tokens only."""
+    top_p: float | None = None
+    """Draw from the likeliest tokens that together reach this probability."""
+    min_p: float | None = None
+    """Draw from tokens at least this share as likely as the likeliest."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that stand in the text already less likely."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the text."""
+    seed: int = 0
+    """Another seed draws another text."""
+    samples: int = 1
+    """How many texts, with seeds one after the other."""
+    visibility: str | None = None
+    """The name of a trained mode, for a model with several."""
+    steps: int | None = None
+    """Passes over a block, for models that fill many places at once."""
+    block: int | None = None
+    """Places filled at once; all of them when none."""
+    order: Literal["confidence", "random"] = "confidence"
+    """Which predictions such a model keeps first."""
+    device: str | None = None
+    """cpu, cuda, cuda:1."""
+    verbose: bool = False
+    """Also print how long it took, to standard error."""
+
+
+def run(options: Options) -> int:
+    """Load, write, print."""
+    import sys
+    import time
+
+    import bothways
+    from bothways.errors import BothwaysError
+
+    if options.samples < 1:
+        raise BothwaysError(f"--samples {options.samples}: at least 1 text is written")
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    model = bothways.from_pretrained(options.folder, device=options.device)
+    for number in range(options.samples):
+        begun, pieces = time.perf_counter(), 0
+        if options.samples > 1:
+            print(f"--- {number + 1} (seed {options.seed + number})")
+        text = model.generate(
+            prompt, options.max_new_tokens, stream=True, visibility=options.visibility, temperature=options.temperature,
+            top_k=options.top_k, top_p=options.top_p, min_p=options.min_p, stop=options.stop, steps=options.steps,
+            repetition_penalty=options.repetition_penalty, seed=options.seed + number, block=options.block,
+            order=options.order)
+        print(prompt, end="", flush=True)
+        for piece in text:
+            pieces += len(piece)
+            print(piece, end="", flush=True)
+        print()
+        if options.verbose:
+            seconds = time.perf_counter() - begun
+            print(f"{pieces} characters in {seconds:.2f} s, {pieces / seconds:.0f} a second", file=sys.stderr)
+    return 0

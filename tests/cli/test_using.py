@@ -1,0 +1,128 @@
+"""The commands that use a model: what they print, what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.decoding.small import CONTENDERS, tiny
+
+import bothways
+from bothways.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run's folder with a model in it."""
+    bothways.Model(tiny("next-token")).save_pretrained(tmp_path / "run" / "model")
+    return tmp_path / "run"
+
+
+def saved(key: str, tmp_path: Path) -> str:
+    return str(bothways.Model(tiny(CONTENDERS[key])).save_pretrained(tmp_path / key))
+
+
+def test_generate_prints_the_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = bothways.from_pretrained(folder)
+    assert main(["generate", str(folder), "the cat", "--max-new-tokens", "9"]) == 0
+    assert capsys.readouterr().out == model.generate("the cat", 9) + "\n"
+    assert main(["generate", str(folder / "model"), "the cat", "--max-new-tokens", "9", "--temperature", "1", "--seed", "3",
+                 "--samples", "2", "--verbose"]) == 0
+    shown = capsys.readouterr()
+    for seed in (3, 4):
+        assert model.generate("the cat", 9, temperature=1.0, seed=seed) in shown.out
+    assert "a second" in shown.err
+
+
+@pytest.mark.parametrize("key", ["masked", "denoising", "diffusion"])
+def test_every_contender_writes(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", saved(key, tmp_path), "a dog", "--max-new-tokens", "5", "--steps", "2"]) == 0
+    assert capsys.readouterr().out.startswith("a dog")
+
+
+def test_a_hybrid_asks_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = saved("hybrid", tmp_path)
+    assert main(["generate", folder, "a dog"]) == 2
+    assert "say which one to use" in capsys.readouterr().err
+    assert main(["generate", folder, "a dog", "--visibility", "causal", "--max-new-tokens", "3"]) == 0
+
+
+def test_fill(tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    masked = saved("masked", tmp_path)
+    assert main(["fill", masked, "the <mask> sat"]) == 0
+    assert capsys.readouterr().out == bothways.from_pretrained(masked).fill("the <mask> sat") + "\n"
+    assert main(["fill", str(folder), "the <mask> sat"]) == 2
+    assert "cannot fill blanks" in capsys.readouterr().err
+    assert main(["fill", masked, "nothing missing"]) == 2
+    assert "text 1 has no <mask>" in capsys.readouterr().err
+
+
+def test_embed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["the cat", "a dog ran"]
+    vectors = bothways.from_pretrained(folder).embed(texts).numpy()
+    assert main(["embed", str(folder), *texts]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == texts
+    np.testing.assert_allclose([line["vector"] for line in lines], vectors, atol=1e-5)
+    (tmp_path / "texts.txt").write_text("the cat\n\na dog ran\n")
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
+    for file, options in (("texts.txt", []), ("texts.jsonl", ["--field", "body"])):
+        out = tmp_path / "vectors.npy"
+        assert main(["embed", str(folder), "--texts", str(tmp_path / file), "--out", str(out), *options]) == 0
+        np.testing.assert_allclose(np.load(out), vectors, atol=1e-5)
+    capsys.readouterr()
+    for call, word in ((["--out", "x.txt", "a"], "written as .npy or .jsonl"), ([], "give texts in the call"),
+                       (["--texts", "gone.txt"], "gone.txt: no such file"), (["a", "--texts", "b"], "not both")):
+        assert main(["embed", str(folder), *call]) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_convert(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "exported"
+    assert main(["convert", str(folder), str(out), "--dtype", "bfloat16"]) == 0
+    assert "LlamaForCausalLM, bfloat16" in capsys.readouterr().out
+    assert main(["convert", str(folder), str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["convert", str(folder), str(out), "--force", "--layout", "bothways"]) == 0
+    assert main(["convert", str(folder), str(tmp_path / "t5"), "--layout", "t5"]) == 2
+    assert "shape.source_layers is 0" in capsys.readouterr().err
+    assert not (tmp_path / "t5").exists()
+
+
+def test_describe_a_folder_and_a_recipe(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "next-token" in shown
+    assert "LlamaForCausalLM" in shown
+    (tmp_path / "recipe.yaml").write_text("objective: denoising\nmodel: {shape: {width: 64, layers: 2, source_layers: 2}}\n")
+    assert main(["describe", str(tmp_path / "recipe.yaml")]) == 0
+    assert "position.kind is 'rotary', not 'relative'" in capsys.readouterr().out
+
+
+def test_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    from bothways.model import ModelConfig, Shape, cost
+
+    assert main(["cost", "--width", "64", "--layers", "4", "--vocabulary", "1000", "--budget", "1e12 flops"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{cost.parameters(ModelConfig(Shape(1000, 64, 4, 0, 4)))['total']:,}" in shown
+    assert "in tokens" in shown
+    assert main(["cost", "--objective", "denoising"]) == 0
+    assert "two towers" in capsys.readouterr().out
+    for call, word in ((["--objective", "maksed"], "did you mean 'masked'"), (["--budget", "10min"], "found by training"),
+                       (["--vocabulary", "10"], "44 are reserved")):
+        assert main(["cost", *call]) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["generate"], ["fill"], ["embed"], ["describe"]):
+        assert main([*command, str(tmp_path / "gone"), *(["a"] if command != ["describe"] else [])]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["generate", "fill", "embed", "convert", "describe", "cost"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"bothways {command}" in capsys.readouterr().out
