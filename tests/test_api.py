@@ -20,7 +20,7 @@ VOCABULARY = TOKENIZER.vocabulary
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[bothways.Model]:
     """Each contender, saved and read again."""
     bothways.Model(tiny(CONTENDERS[request.param])).save_pretrained(tmp_path / "model")
-    yield bothways.from_pretrained(tmp_path / "model")
+    return bothways.from_pretrained(tmp_path / "model")
 
 
 def test_the_same_calls_for_all_five_contenders(model: bothways.Model) -> None:
@@ -38,8 +38,8 @@ def test_the_same_calls_for_all_five_contenders(model: bothways.Model) -> None:
         one = model.generate(ids[0], max_new_tokens=6, visibility=mode)
         assert one.dim() == 1
         # the batch row may be filled up with <pad> behind its end
-        assert torch.equal(written[0, :len(one)], one)
-        assert (written[0, len(one):] == VOCABULARY.pad).all()
+        assert torch.equal(written[0, : len(one)], one)
+        assert (written[0, len(one) :] == VOCABULARY.pad).all()
     if "causal" in model.modes and len(model.modes) == 1:
         with pytest.raises(BothwaysError, match="cannot fill blanks: it can continue a prompt"):
             model.fill("the <mask> sat")
@@ -69,7 +69,9 @@ def test_the_embedding_is_the_mean_of_the_texts_own_states() -> None:
     model = bothways.Model(tiny("masked"))
     ids = TOKENIZER.encode("a dog ran")
     with torch.no_grad():
-        example = model.objective.blank(torch.tensor([1, *ids, 2]).numpy(), torch.zeros(len(ids) + 2, dtype=torch.bool).numpy())
+        example = model.objective.blank(
+            torch.tensor([1, *ids, 2]).numpy(), torch.zeros(len(ids) + 2, dtype=torch.bool).numpy()
+        )
         states = model.trained.network(example).states
     torch.testing.assert_close(model.embed("a dog ran")[0], states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
 
@@ -87,9 +89,12 @@ def test_logits() -> None:
     changed = ids.clone()
     changed[:, 6] = (changed[:, 6] + 1) % V
     assert torch.equal(model.logits(changed)[:, :6], logits[:, :6])
-    assert not torch.allclose(model.logits(changed, visibility=bidirectional)[:, :6],
-                              model.logits(ids, visibility=bidirectional)[:, :6])
-    assert torch.equal(model.logits(changed, visibility=window(2, 0))[:, :6], model.logits(ids, visibility=window(2, 0))[:, :6])
+    assert not torch.allclose(
+        model.logits(changed, visibility=bidirectional)[:, :6], model.logits(ids, visibility=bidirectional)[:, :6]
+    )
+    assert torch.equal(
+        model.logits(changed, visibility=window(2, 0))[:, :6], model.logits(ids, visibility=window(2, 0))[:, :6]
+    )
 
 
 def test_logits_of_two_towers() -> None:
@@ -109,27 +114,35 @@ def test_logits_of_two_towers() -> None:
 def test_a_hybrid_asks_which() -> None:
     model = bothways.Model(tiny(CONTENDERS["hybrid"]))
     for call in (lambda: model.logits([1, 60]), lambda: model.generate("a"), lambda: model.embed("a")):
-        with pytest.raises(BothwaysError, match="several visibilities, 'causal' and 'bidirectional': say which one to use"):
+        with pytest.raises(
+            BothwaysError, match="several visibilities, 'causal' and 'bidirectional': say which one to use"
+        ):
             call()
     with pytest.raises(BothwaysError, match="did you mean 'causal'"):
         model.generate("a", visibility="casual")
     assert model.generate("a", 4, visibility=causal) == model.generate("a", 4, visibility="causal")
-    assert not torch.equal(model.logits([1, 60, 61], visibility="causal"), model.logits([1, 60, 61], visibility="bidirectional"))
+    assert not torch.equal(
+        model.logits([1, 60, 61], visibility="causal"), model.logits([1, 60, 61], visibility="bidirectional")
+    )
 
 
 def test_wrong_ids_are_refused() -> None:
     model = bothways.Model(tiny("masked"))
-    for ids, word in (([], "ids hold no token: give at least one, such as <bos> \\(1\\)"),
-                      ([V], f"ids hold the token {V}, but the vocabulary has the ids 0 to {V - 1}"),
-                      ([-1, 3], "ids hold the token -1"), (torch.zeros(2, 2, 2, dtype=torch.long), "shape \\(2, 2, 2\\)"),
-                      (torch.zeros(3), "whole numbers"), ([3] * 97, "97 tokens, but this network has places for 96")):
+    for ids, word in (
+        ([], "ids hold no token: give at least one, such as <bos> \\(1\\)"),
+        ([V], f"ids hold the token {V}, but the vocabulary has the ids 0 to {V - 1}"),
+        ([-1, 3], "ids hold the token -1"),
+        (torch.zeros(2, 2, 2, dtype=torch.long), "shape \\(2, 2, 2\\)"),
+        (torch.zeros(3), "whole numbers"),
+        ([3] * 97, "97 tokens, but this network has places for 96"),
+    ):
         with pytest.raises(BothwaysError, match=word):
             model.logits(ids)
 
 
 def test_streaming() -> None:
     model = bothways.Model(tiny("next-token", seed=2))
-    options = dict(max_new_tokens=30, temperature=1.3, seed=4)
+    options = {"max_new_tokens": 30, "temperature": 1.3, "seed": 4}
     text = model.generate("the cat", **options)
     pieces = model.generate("the cat", stream=True, **options)
     assert isinstance(pieces, Iterator)
@@ -145,7 +158,9 @@ def test_stop_strings_end_the_text() -> None:
     model = bothways.Model(tiny("next-token", seed=2))
     free = model.generate("the cat", max_new_tokens=40, temperature=1.3, seed=4)
     stop = free[20:22]
-    assert model.generate("the cat", max_new_tokens=40, temperature=1.3, seed=4, stop=stop) == free[:free.index(stop, 7)]
+    assert (
+        model.generate("the cat", max_new_tokens=40, temperature=1.3, seed=4, stop=stop) == free[: free.index(stop, 7)]
+    )
 
 
 def test_unknown_options_are_named_with_the_nearest() -> None:
@@ -183,4 +198,3 @@ def test_describe_names_the_choice_that_prevents_export() -> None:
     text = bothways.Model(tiny("denoising", TWO)).describe()
     assert "position.kind is 'rotary', not 'relative'" in text
     assert "LlamaForCausalLM" in bothways.Model(tiny("next-token")).describe()
-

@@ -28,8 +28,25 @@ def test_generate_prints_the_text(folder: Path, capsys: pytest.CaptureFixture[st
     model = bothways.from_pretrained(folder)
     assert main(["generate", str(folder), "the cat", "--max-new-tokens", "9"]) == 0
     assert capsys.readouterr().out == model.generate("the cat", 9) + "\n"
-    assert main(["generate", str(folder / "model"), "the cat", "--max-new-tokens", "9", "--temperature", "1", "--seed", "3",
-                 "--samples", "2", "--verbose"]) == 0
+    assert (
+        main(
+            [
+                "generate",
+                str(folder / "model"),
+                "the cat",
+                "--max-new-tokens",
+                "9",
+                "--temperature",
+                "1",
+                "--seed",
+                "3",
+                "--samples",
+                "2",
+                "--verbose",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr()
     for seed in (3, 4):
         assert model.generate("the cat", 9, temperature=1.0, seed=seed) in shown.out
@@ -73,8 +90,12 @@ def test_embed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert main(["embed", str(folder), "--texts", str(tmp_path / file), "--out", str(out), *options]) == 0
         np.testing.assert_allclose(np.load(out), vectors, atol=1e-5)
     capsys.readouterr()
-    for call, word in ((["--out", "x.txt", "a"], "written as .npy or .jsonl"), ([], "give texts in the call"),
-                       (["--texts", "gone.txt"], "gone.txt: no such file"), (["a", "--texts", "b"], "not both")):
+    for call, word in (
+        (["--out", "x.txt", "a"], "written as .npy or .jsonl"),
+        ([], "give texts in the call"),
+        (["--texts", "gone.txt"], "gone.txt: no such file"),
+        (["a", "--texts", "b"], "not both"),
+    ):
         assert main(["embed", str(folder), *call]) == 2
         assert word in capsys.readouterr().err
 
@@ -96,7 +117,9 @@ def test_describe_a_folder_and_a_recipe(folder: Path, tmp_path: Path, capsys: py
     shown = capsys.readouterr().out
     assert "next-token" in shown
     assert "LlamaForCausalLM" in shown
-    (tmp_path / "recipe.yaml").write_text("objective: denoising\nmodel: {shape: {width: 64, layers: 2, source_layers: 2}}\n")
+    (tmp_path / "recipe.yaml").write_text(
+        "objective: denoising\nmodel: {shape: {width: 64, layers: 2, source_layers: 2}}\n"
+    )
     assert main(["describe", str(tmp_path / "recipe.yaml")]) == 0
     assert "position.kind is 'rotary', not 'relative'" in capsys.readouterr().out
 
@@ -110,8 +133,11 @@ def test_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert "in tokens" in shown
     assert main(["cost", "--objective", "denoising"]) == 0
     assert "two towers" in capsys.readouterr().out
-    for call, word in ((["--objective", "maksed"], "did you mean 'masked'"), (["--budget", "10min"], "found by training"),
-                       (["--vocabulary", "10"], "44 are reserved")):
+    for call, word in (
+        (["--objective", "maksed"], "did you mean 'masked'"),
+        (["--budget", "10min"], "found by training"),
+        (["--vocabulary", "10"], "44 are reserved"),
+    ):
         assert main(["cost", *call]) == 2
         assert word in capsys.readouterr().err
 

@@ -11,16 +11,26 @@ from bothways.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.train(["the cat sat on the mat. a dog ran to the house, naïve façade déjà 😀 "] * 5, size=330)
 V = TOKENIZER.vocabulary.size
-CONTENDERS = {"causal": "next-token", "masked": "masked", "denoising": "denoising",
-              "hybrid": "0.5 next-token + 0.5 masked-next", "diffusion": "diffusion", "spans": "span-corruption"}
+CONTENDERS = {
+    "causal": "next-token",
+    "masked": "masked",
+    "denoising": "denoising",
+    "hybrid": "0.5 next-token + 0.5 masked-next",
+    "diffusion": "diffusion",
+    "spans": "span-corruption",
+}
 ONE = ModelConfig(Shape(V, 32, 2, 0, 4, 2), position=Position(length=96))
 TWO = ModelConfig(Shape(V, 32, 2, 1, 4, 2), position=Position(length=96))
 LEFT_TO_RIGHT = {
     "rotary": ("next-token", ONE),
     "local layers": ("next-token", ModelConfig(Shape(V, 32, 3, 0, 4), reach="LG", local=3)),
     "learned": ("next-token", ModelConfig(Shape(V, 32, 2, 0, 4), Position("learned", length=64))),
-    "sinusoidal, norm after": ("next-token", ModelConfig(Shape(V, 32, 2, 0, 4), Position("sinusoidal"),
-                                                         Norm("layer", "after"), FeedForward("plain", "gelu"))),
+    "sinusoidal, norm after": (
+        "next-token",
+        ModelConfig(
+            Shape(V, 32, 2, 0, 4), Position("sinusoidal"), Norm("layer", "after"), FeedForward("plain", "gelu")
+        ),
+    ),
     "relative": ("next-token", ModelConfig(Shape(V, 32, 2, 0, 4), Position("relative"))),
     "hybrid": ("0.5 next-token + 0.5 masked-next", ONE),
     "denoising": ("denoising", TWO),

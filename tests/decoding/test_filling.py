@@ -15,7 +15,11 @@ from bothways.decoding.mask_predict import mask_predict
 from bothways.errors import BothwaysError
 
 MASK, BOS, EOS = TOKENIZER.vocabulary.mask, TOKENIZER.vocabulary.bos, TOKENIZER.vocabulary.eos
-TEXTS = [TOKENIZER.encode("the<mask> sat on<mask><mask>"), TOKENIZER.encode("<mask> dog"), TOKENIZER.encode("a<mask>") * 4]
+TEXTS = [
+    TOKENIZER.encode("the<mask> sat on<mask><mask>"),
+    TOKENIZER.encode("<mask> dog"),
+    TOKENIZER.encode("a<mask>") * 4,
+]
 
 
 def trace(filler, objective: str, config: GenerateConfig, monkeypatch: pytest.MonkeyPatch, texts=TEXTS):  # type: ignore[no-untyped-def]
@@ -26,6 +30,7 @@ def trace(filler, objective: str, config: GenerateConfig, monkeypatch: pytest.Mo
     def watched(trained, waiting, *rest):  # type: ignore[no-untyped-def]
         seen.append([(text.ids.copy(), text.hidden.copy(), text) for text in waiting])
         return blanks.predict(trained, waiting, *rest)
+
     monkeypatch.setattr(module, "predict", watched)
     made = make_blanks(texts, MASK, config)
     filler(trained, made, trained.objective.modes[0], calls.blocked_tokens(trained, ()), config)
@@ -54,7 +59,9 @@ def test_diffusion_keeps_the_most_certain(monkeypatch: pytest.MonkeyPatch) -> No
     (text,), seen = trace(diffuse, "diffusion", GenerateConfig(steps=2), monkeypatch, texts)
     trained = tiny("diffusion")
     fresh = make_blanks(texts, MASK, GenerateConfig())
-    (answer,) = blanks.predict(trained, fresh, trained.objective.modes[0], calls.blocked_tokens(trained, ()), GenerateConfig())
+    (answer,) = blanks.predict(
+        trained, fresh, trained.objective.modes[0], calls.blocked_tokens(trained, ()), GenerateConfig()
+    )
     places, tokens, logprobs = answer
     kept = places[np.argsort(-logprobs)[:3]]
     assert set(kept) == set(np.flatnonzero(~seen[1][0][1])) - {0}
@@ -117,8 +124,9 @@ def test_continuing_by_filling(key: str, block: int | None) -> None:
     config = GenerateConfig(max_new_tokens=10, temperature=1.2, block=block, seed=1)
     together = decoding.generate(trained, prompts, config, mode)
     for i, text in enumerate(together):
-        alone = decoding.generate(trained, [prompts[i]], GenerateConfig(
-            max_new_tokens=10, temperature=1.2, block=block, seed=1 + i), mode)[0]
+        alone = decoding.generate(
+            trained, [prompts[i]], GenerateConfig(max_new_tokens=10, temperature=1.2, block=block, seed=1 + i), mode
+        )[0]
         assert alone.ids == text.ids
         assert len(text.ids) == len(text.logprobs) <= 10
         assert text.text == TOKENIZER.decode(text.ids)
@@ -146,7 +154,9 @@ def test_a_full_network_is_said() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(BothwaysError, match=r"only left in its mode 'causal', so it cannot fill blanks: it can continue"):
+    with pytest.raises(
+        BothwaysError, match=r"only left in its mode 'causal', so it cannot fill blanks: it can continue"
+    ):
         decoding.fill(tiny("next-token"), TEXTS)
     hybrid = tiny(CONTENDERS["hybrid"])
     with pytest.raises(BothwaysError, match="fill in the mode 'bidirectional'"):
@@ -162,5 +172,7 @@ def test_refusals() -> None:
 def test_an_unknown_decoding_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = tiny("masked")
     monkeypatch.setattr(type(trained.objective), "decoding", "telepathy")
-    with pytest.raises(BothwaysError, match=r"decoding 'telepathy' \(known: diffusion, infill, left_to_right, mask_predict\)"):
+    with pytest.raises(
+        BothwaysError, match=r"decoding 'telepathy' \(known: diffusion, infill, left_to_right, mask_predict\)"
+    ):
         decoding.generate(trained, [[50]])

@@ -15,7 +15,9 @@ from bothways.decoding.left_to_right import Writer
 from bothways.decoding.written import GrowingText
 from bothways.errors import BothwaysError
 
-PROMPTS = [TOKENIZER.encode(text) for text in ("the cat sat on", "", "a dog", "the mat. a dog ran to the house, the cat")]
+PROMPTS = [
+    TOKENIZER.encode(text) for text in ("the cat sat on", "", "a dog", "the mat. a dog ran to the house, the cat")
+]
 
 
 def mode_of(trained):  # type: ignore[no-untyped-def]
@@ -31,7 +33,9 @@ def test_cached_is_uncached_and_a_batch_is_each_alone(name: str, options: dict[s
     plain = decoding.generate(trained, PROMPTS, replace(config, cached=False), mode_of(trained))
     assert len({tuple(text.ids) for text in cached}) > 1
     for i, (one, other) in enumerate(zip(cached, plain, strict=True)):
-        alone = decoding.generate(trained, PROMPTS[i:i + 1], replace(config, seed=config.seed + i), mode_of(trained))[0]
+        alone = decoding.generate(trained, PROMPTS[i : i + 1], replace(config, seed=config.seed + i), mode_of(trained))[
+            0
+        ]
         for text in (other, alone):
             assert text.ids == one.ids
             assert text.stopped_by == one.stopped_by
@@ -42,13 +46,19 @@ def test_cached_is_uncached_and_a_batch_is_each_alone(name: str, options: dict[s
 def test_cached_scores_are_uncached_scores_after_texts_have_left(name: str) -> None:
     trained = tiny(*LEFT_TO_RIGHT[name])
     examples = [trained.objective.continuation(prompt, mode_of(trained)) for prompt in PROMPTS]
-    writers = [Writer(trained.network, examples, GenerateConfig(cached=cached), blocked_tokens(trained, ()), 12)
-               for cached in (True, False)]
+    writers = [
+        Writer(trained.network, examples, GenerateConfig(cached=cached), blocked_tokens(trained, ()), 12)
+        for cached in (True, False)
+    ]
     for step in range(8):
         one, other = (writer.step() for writer in writers)
         assert [new[:2] for new in one] == [new[:2] for new in other]
-        torch.testing.assert_close(torch.tensor([new.logprob for new in one]), torch.tensor([new.logprob for new in other]),
-                                   rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            torch.tensor([new.logprob for new in one]),
+            torch.tensor([new.logprob for new in other]),
+            rtol=1e-4,
+            atol=1e-5,
+        )
         for writer in writers:
             if step in (2, 3):
                 writer.close(step - 2)
@@ -63,7 +73,7 @@ def test_log_probabilities_are_those_of_the_network() -> None:
     example = trained.objective.continuation(ids.numpy())
     with torch.no_grad():
         scores = trained.network.logits(trained.network(example).states).log_softmax(-1)
-    wanted = scores[len(PROMPTS[0]):-1].gather(-1, torch.tensor(text.ids)[:, None]).flatten()
+    wanted = scores[len(PROMPTS[0]) : -1].gather(-1, torch.tensor(text.ids)[:, None]).flatten()
     torch.testing.assert_close(torch.tensor(text.logprobs), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -81,7 +91,9 @@ def test_the_seed_decides() -> None:
     config = GenerateConfig(max_new_tokens=10, temperature=1.0, seed=1)
     first, again = (decoding.generate(trained, PROMPTS, config) for _ in range(2))
     assert [text.ids for text in first] == [text.ids for text in again]
-    assert [text.ids for text in first] != [text.ids for text in decoding.generate(trained, PROMPTS, replace(config, seed=9))]
+    assert [text.ids for text in first] != [
+        text.ids for text in decoding.generate(trained, PROMPTS, replace(config, seed=9))
+    ]
 
 
 @pytest.mark.parametrize("name", ["rotary", "denoising"])
@@ -139,8 +151,10 @@ def test_learned_places_are_enough_for_what_is_promised() -> None:
 def test_without_begin_a_prompt_is_read_as_it_stands() -> None:
     trained = tiny("next-token")
     with_bos = [TOKENIZER.vocabulary.bos, *PROMPTS[0]]
-    added, given, raw = (decoding.generate(trained, [prompt], GenerateConfig(max_new_tokens=5, begin=begin))[0]
-                         for prompt, begin in ((PROMPTS[0], True), (with_bos, False), (PROMPTS[0], False)))
+    added, given, raw = (
+        decoding.generate(trained, [prompt], GenerateConfig(max_new_tokens=5, begin=begin))[0]
+        for prompt, begin in ((PROMPTS[0], True), (with_bos, False), (PROMPTS[0], False))
+    )
     assert added.ids == given.ids
     assert added.logprobs != raw.logprobs
     with pytest.raises(BothwaysError, match="an empty prompt needs a <bos>"):

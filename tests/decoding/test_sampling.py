@@ -65,12 +65,22 @@ def test_gumbel_draws_follow_the_probabilities_in_the_tail() -> None:
     assert int(sampling.gumbel_argmax(blocked, torch.Generator().manual_seed(0)).min()) == 1
 
 
-@pytest.mark.parametrize(("option", "value", "word"), [
-    ("top_p", 0.0, "top_p is 0.0, but must lie in (0, 1]"), ("top_p", 1.5, "top_p is 1.5"),
-    ("temperature", -1.0, "temperature is -1.0, but must be 0 (greedy) or above"), ("temperature", math.nan, "temperature is nan"),
-    ("top_k", 0, "top_k is 0"), ("min_p", 2.0, "min_p is 2.0"), ("max_new_tokens", 0, "max_new_tokens is 0"),
-    ("repetition_penalty", 0.0, "repetition_penalty is 0.0"), ("steps", 0, "steps is 0"), ("block", 0, "block is 0"),
-    ("order", "alphabet", "order is 'alphabet'")])
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("top_p", 0.0, "top_p is 0.0, but must lie in (0, 1]"),
+        ("top_p", 1.5, "top_p is 1.5"),
+        ("temperature", -1.0, "temperature is -1.0, but must be 0 (greedy) or above"),
+        ("temperature", math.nan, "temperature is nan"),
+        ("top_k", 0, "top_k is 0"),
+        ("min_p", 2.0, "min_p is 2.0"),
+        ("max_new_tokens", 0, "max_new_tokens is 0"),
+        ("repetition_penalty", 0.0, "repetition_penalty is 0.0"),
+        ("steps", 0, "steps is 0"),
+        ("block", 0, "block is 0"),
+        ("order", "alphabet", "order is 'alphabet'"),
+    ],
+)
 def test_impossible_options_are_refused(option: str, value: float, word: str) -> None:
     with pytest.raises(BothwaysError) as caught:
         GenerateConfig(**{option: value})

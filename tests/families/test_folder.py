@@ -63,6 +63,7 @@ def test_a_full_disk_leaves_the_older_folder(trained: Trained, folder: Path, mon
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(folders, "_save_weights", full)
     with pytest.raises(BothwaysError, match="could not be written: No space left on device") as caught:
         save(trained, folder)
@@ -86,9 +87,11 @@ def test_another_dtype_and_another_layout(trained: Trained, tmp_path: Path) -> N
     assert load(tmp_path / "small", dtype=torch.float32).dtype == torch.float32
     save(trained, tmp_path / "llama", layout="llama")
     assert json.loads((tmp_path / "llama" / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
-    with pytest.raises(BothwaysError, match=r"cannot be written as T5ForConditionalGeneration: shape.source_layers is 0"):
+    with pytest.raises(
+        BothwaysError, match=r"cannot be written as T5ForConditionalGeneration: shape.source_layers is 0"
+    ):
         save(trained, tmp_path / "t5", layout="t5")
-    with pytest.raises(BothwaysError, match="the family 'lama', .*did you mean 'llama'"):
+    with pytest.raises(BothwaysError, match=r"the family 'lama', .*did you mean 'llama'"):
         save(trained, tmp_path / "t5", layout="lama")
 
 
@@ -96,7 +99,12 @@ def test_rope_is_spelled_both_ways(folder: Path) -> None:
     stored = json.loads((folder / "config.json").read_text())
     assert stored["rope_theta"] == stored["rope_parameters"]["rope_theta"] == 10000.0
     assert stored["torch_dtype"] == stored["dtype"] == "float32"
-    assert (stored["pad_token_id"], stored["bos_token_id"], stored["eos_token_id"], stored["mask_token_id"]) == (0, 1, 2, 6)
+    assert (stored["pad_token_id"], stored["bos_token_id"], stored["eos_token_id"], stored["mask_token_id"]) == (
+        0,
+        1,
+        2,
+        6,
+    )
 
 
 def test_another_version_is_refused(folder: Path) -> None:
@@ -107,7 +115,7 @@ def test_another_version_is_refused(folder: Path) -> None:
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:
     raw = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(raw[:len(raw) // 2])
+    (folder / "model.safetensors").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(BothwaysError, match=r"model.safetensors is truncated"):
         load(folder)
 
@@ -136,13 +144,19 @@ def test_missing_and_unknown_weights_stand_in_one_sentence(folder: Path) -> None
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(BothwaysError) as caught:
         load(folder)
-    assert str(caught.value).endswith("does not fit config.json: it lacks model.layers.0.self_attn.k_proj.weight, "
-                                      "model.norm.weight and holds the unknown model.layers.7.extra")
+    assert str(caught.value).endswith(
+        "does not fit config.json: it lacks model.layers.0.self_attn.k_proj.weight, "
+        "model.norm.weight and holds the unknown model.layers.7.extra"
+    )
 
 
-@pytest.mark.parametrize(("name", "shape", "wanted"), [
-    ("model.layers.1.self_attn.v_proj.weight", (8, 16), r"\(8, 16\), but config.json asks for \(16, 16\)"),
-    ("model.norm.weight", (17,), r"\(17,\), but config.json asks for \(16,\)")])
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [
+        ("model.layers.1.self_attn.v_proj.weight", (8, 16), r"\(8, 16\), but config.json asks for \(16, 16\)"),
+        ("model.norm.weight", (17,), r"\(17,\), but config.json asks for \(16,\)"),
+    ],
+)
 def test_a_wrong_shape_is_named_with_both_shapes(folder: Path, name: str, shape: tuple[int, ...], wanted: str) -> None:
     weights = load_file(folder / "model.safetensors")
     weights[name] = torch.zeros(shape)
@@ -173,9 +187,25 @@ def test_an_objective_for_another_stack_is_refused(folder: Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize("config", [
-    ModelConfig(),
-    ModelConfig(Shape(99, 30, 2, 3, 5, 1, 6, 7), Position("relative", 300.0, 5, 8, 50), Norm("layer", "after", 1e-3),
-                FeedForward("plain", "relu"), "LG", 3, True, False, 0.1, 1.0, 2.0, None)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(),
+        ModelConfig(
+            Shape(99, 30, 2, 3, 5, 1, 6, 7),
+            Position("relative", 300.0, 5, 8, 50),
+            Norm("layer", "after", 1e-3),
+            FeedForward("plain", "relu"),
+            "LG",
+            3,
+            True,
+            False,
+            0.1,
+            1.0,
+            2.0,
+            None,
+        ),
+    ],
+)
 def test_a_config_survives_json(config: ModelConfig) -> None:
     assert settings.from_data(json.loads(json.dumps(settings.to_data(config))), "here") == config

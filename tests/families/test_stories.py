@@ -1,4 +1,4 @@
-"""Real weights: stories260K (MIT), read by a few lines here, writes through our network what its authors' code writes."""
+"""Real weights: stories260K (MIT), read by a few lines here, writes through our network the published story."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from bothways.families.trained import Trained
 from bothways.model import ModelConfig, Norm, Position, Shape
 
 FOLDER = Path(os.environ.get("BOTHWAYS_DATA", "")) / "weights" / "stories260K"
-pytestmark = pytest.mark.skipif(not (FOLDER / "stories260K.bin").is_file(),
-                                reason="set BOTHWAYS_DATA to the folder that holds weights/stories260K")
+pytestmark = pytest.mark.skipif(
+    not (FOLDER / "stories260K.bin").is_file(), reason="set BOTHWAYS_DATA to the folder that holds weights/stories260K"
+)
 
 
 class Pieces:
@@ -30,13 +31,14 @@ class Pieces:
         raw, self.pieces, place = file.read_bytes(), [], 4
         while place < len(raw):
             _, length = struct.unpack_from("<fi", raw, place)
-            self.pieces.append(raw[place + 8:place + 8 + length])
+            self.pieces.append(raw[place + 8 : place + 8 + length])
             place += 8 + length
 
     def decode(self, ids: list[int], skip_reserved: bool = True) -> str:
         parts = [self.pieces[i] for i in ids if i > 2]
-        return b"".join(bytes([int(p[3:5], 16)]) if len(p) == 6 and p.startswith(b"<0x") else p
-                        for p in parts).decode("utf-8", errors="replace")
+        return b"".join(bytes([int(p[3:5], 16)]) if len(p) == 6 and p.startswith(b"<0x") else p for p in parts).decode(
+            "utf-8", errors="replace"
+        )
 
 
 def read() -> Trained:
@@ -45,15 +47,25 @@ def read() -> Trained:
     dim, inner, layers, heads, keys, size, length = raw[:7].view("<i4").tolist()
     assert size > 0, "positive: the head is the embedding"
     head = dim // heads
-    config = ModelConfig(Shape(size, dim, layers, 0, heads, keys, inner=inner), Position(length=length), Norm(epsilon=1e-5))
-    shapes = {"model.embed_tokens": (1, size, dim), "input_layernorm": (layers, dim),
-              "self_attn.q_proj": (layers, dim, dim), "self_attn.k_proj": (layers, keys * head, dim),
-              "self_attn.v_proj": (layers, keys * head, dim), "self_attn.o_proj": (layers, dim, dim),
-              "post_attention_layernorm": (layers, dim), "mlp.gate_proj": (layers, inner, dim),
-              "mlp.down_proj": (layers, dim, inner), "mlp.up_proj": (layers, inner, dim), "model.norm": (1, dim)}
+    config = ModelConfig(
+        Shape(size, dim, layers, 0, heads, keys, inner=inner), Position(length=length), Norm(epsilon=1e-5)
+    )
+    shapes = {
+        "model.embed_tokens": (1, size, dim),
+        "input_layernorm": (layers, dim),
+        "self_attn.q_proj": (layers, dim, dim),
+        "self_attn.k_proj": (layers, keys * head, dim),
+        "self_attn.v_proj": (layers, keys * head, dim),
+        "self_attn.o_proj": (layers, dim, dim),
+        "post_attention_layernorm": (layers, dim),
+        "mlp.gate_proj": (layers, inner, dim),
+        "mlp.down_proj": (layers, dim, inner),
+        "mlp.up_proj": (layers, inner, dim),
+        "model.norm": (1, dim),
+    }
     weights, place = {}, 7
     for name, shape in shapes.items():
-        table = torch.from_numpy(raw[place:place + int(np.prod(shape))].reshape(shape).copy())
+        table = torch.from_numpy(raw[place : place + int(np.prod(shape))].reshape(shape).copy())
         place += table.numel()
         for i, tensor in enumerate(table):
             if name.endswith(("q_proj", "k_proj")):
@@ -65,8 +77,14 @@ def read() -> Trained:
     fill(network, KNOWN["llama"].gather(weights, {}, config, expected, "stories260K.bin"), "stories260K.bin")
     # <bos> is 1 and also ends a story
     special = np.arange(size) < 3
-    vocabulary = Vocabulary(size, {"<unk>": 0, "<bos>": 1, "<eos>": 1, "<pad>": 2}, special, ~special,
-                            np.zeros(size, bool), np.ones(size, np.int64))
+    vocabulary = Vocabulary(
+        size,
+        {"<unk>": 0, "<bos>": 1, "<eos>": 1, "<pad>": 2},
+        special,
+        ~special,
+        np.zeros(size, bool),
+        np.ones(size, np.int64),
+    )
     return Trained(network.eval(), objectives.make("next-token", vocabulary), Pieces(FOLDER / "tok512.bin"))  # type: ignore[arg-type]
 
 
