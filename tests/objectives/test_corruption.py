@@ -159,8 +159,19 @@ def test_span_corruption_hides_its_rate_in_spans_that_begin_after_a_kept_one():
     assert np.abs(np.bincount(lengths, minlength=8)[1:8] / len(lengths) + np.diff(beyond)).max() < 0.02
 
 
-def test_text_and_target_of_span_corruption_rebuild_the_window():
-    objective = make("span-corruption(rate=0.3)", PLAIN)
+def test_rolled_spans_hide_every_place_but_bos_equally():
+    counts, windows = np.zeros(22), 3000
+    for i in range(windows):
+        ids = np.array([PLAIN.bos, *range(RESERVED, RESERVED + 20), PLAIN.eos])
+        source = make("span-corruption(roll=true)", PLAIN).corrupt(Window(ids, index=i), Key(0, 0, i)).source.inputs
+        counts += ~np.isin(ids, source.numpy())
+    assert counts[0] == counts[-1] == 0  # <bos> stays, <eos> closes
+    assert np.abs(counts[1:-1] / windows - 0.15).max() < 0.03
+
+
+@pytest.mark.parametrize("spec", ["span-corruption(rate=0.3)", "span-corruption(rate=0.3, roll=true)"])
+def test_text_and_target_of_span_corruption_rebuild_the_window(spec):
+    objective = make(spec, PLAIN)
     for i in range(100):
         window = text(60, i, begin=i % 2 == 0, end=i % 3 == 0)
         example = objective.corrupt(window, Key(0, 0, i))

@@ -125,7 +125,7 @@ def test_questions_leak_nothing(spec, stack):
 
 @pytest.mark.parametrize("spec", [*ONE, *TWO])
 def test_the_answers_of_a_question_do_not_change_its_predictions(spec):
-    """Replacing all hidden tokens in the *text*: a bidirectional prediction stays, a causal one stays up to the first."""
+    """Other hidden tokens in the *text*: a bidirectional prediction stays, a causal one stays up to the first."""
     objective, (window,) = make(spec, PLAIN), windows(1)
     model = network(objective, "rotary")
     hidden = np.isin(np.arange(len(window.ids)), [3, 4, 8])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ PLAIN = Vocabulary.plain(100)
     ("masked(replace=80-10-10)", {"name": "masked", "rate": 0.15, "replace": "80-10-10", "whole_words": False}),
     ({"name": "masked-next", "rate": [0.3, 0.15]}, {"name": "masked-next", "rate": (0.3, 0.15), "whole_words": False}),
     ({"name": "span-corruption(rate=0.5)", "mean_span": 8},
-     {"name": "span-corruption", "rate": 0.5, "mean_span": 8}),
+     {"name": "span-corruption", "rate": 0.5, "mean_span": 8, "roll": False}),
     ("diffusion()", {"name": "diffusion", "smallest_time": 0.001}),
 ])
 def test_a_spec_and_its_description(spec, described):
@@ -83,6 +84,26 @@ def test_a_tokenizer_without_a_needed_token_is_refused():
     make("next-token", poor)
     with pytest.raises(BothwaysError, match="only reserved ones"):
         make("masked", Vocabulary.plain(len(RESERVED_TOKENS)))
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "objectives").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_recipe_is_an_objective(path):
+    objective = make(str(path), PLAIN)
+    assert make(objective.describe(), PLAIN) == objective
+    assert str(path.relative_to(path.parents[2])) in path.read_text()
+
+
+@pytest.mark.parametrize("content, says", [("a: [", "line 1 is not YAML"), ("- masked", "must hold a mapping"),
+                                           ("name: maskd", "did you mean 'masked'"), (None, "No such file")])
+def test_mistakes_in_a_recipe(tmp_path, content, says):
+    file = tmp_path / "mine.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(BothwaysError, match=says):
+        make(str(file), PLAIN)
 
 
 MINE = '''

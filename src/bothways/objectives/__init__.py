@@ -32,8 +32,8 @@ def make(spec: str | Mapping[str, object], vocabulary: Vocabulary) -> Objective:
 
     Args:
         spec: a name ("masked"), a name with options ("masked(rate=0.3)"), a sum ("0.25 next-token + 0.75 masked-next",
-            or with "then" for phases), a mapping ({"name": "masked", "rate": 0.3}), or a class in a file of your own
-            ("mine.py:Mine").
+            or with "then" for phases), a mapping ({"name": "masked", "rate": 0.3}), a YAML file with such a mapping,
+            or a class in a file of your own ("mine.py:Mine").
         vocabulary: of the tokenizer it will work with.
     Raises:
         BothwaysError: an unknown name or option (with the nearest one), a value out of range, a tokenizer without a

@@ -12,7 +12,7 @@ from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, Objective, Profile, ask, example
 from bothways.objectives.next_token import with_begin
 from bothways.objectives.noise import collapse, composition, runs
-from bothways.objectives.options import at_least, need_tokens, share
+from bothways.objectives.options import at_least, flag, need_tokens, share
 from bothways.visibility import bidirectional, causal
 
 MODE = Mode("encoder-decoder", causal, predicts="next", likelihood="exact")
@@ -25,11 +25,14 @@ class SpanCorruption(Objective):
     Options:
         rate: share of the tokens in spans.
         mean_span: mean length of a span.
+        roll: move the spans round by a random offset (the released code's `random_roll`). Without it, as in the
+            paper, a text always ends in a span, and a short one with a single span hides only its end.
     """
 
     vocabulary: Vocabulary
     rate: float = 0.15
     mean_span: float = 3.0
+    roll: bool = False
     name = "span-corruption"
     summary = "replace spans by sentinels; the decoder writes the spans"
     source = "Raffel et al. 2020 (T5), section 3.1.4 and its released code; arXiv 1910.10683"
@@ -41,6 +44,7 @@ class SpanCorruption(Objective):
         need_tokens(self.name, self.vocabulary, self.tokens)
         share(self.name, "rate", self.rate)
         at_least(self.name, "mean_span", self.mean_span, 1)
+        flag(self.name, "roll", self.roll)
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -55,7 +59,7 @@ class SpanCorruption(Objective):
         # 1. a document's own <eos> closes the source, and is not hidden
         ids = window.ids[:-1] if window.ids[-1] == self.vocabulary.eos else window.ids
         # 2. spans, and the two texts
-        starts, lengths = self.spans(len(ids), key.rng())
+        starts, lengths = self._rolled(ids, key.rng()) if self.roll else self.spans(len(ids), key.rng())
         marks = self._sentinels(len(starts), f"a window of {len(window.ids)} tokens")
         return self._example(ids, starts, lengths, marks, len(window.ids))
 
@@ -73,6 +77,15 @@ class SpanCorruption(Objective):
         lengths = composition(noise, spans, rng)
         keeps = composition(kept, spans, rng)
         return np.cumsum(keeps) + np.cumsum(lengths) - lengths, lengths
+
+    def _rolled(self, ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Spans moved round over all tokens but `<bos>`; one that is cut by the end becomes two."""
+        first = int(ids[0] == self.vocabulary.bos)
+        starts, lengths = self.spans(len(ids) - first, rng)
+        hidden = np.zeros(len(ids) - first, dtype=bool)
+        hidden[np.arange(lengths.sum()) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)] = True
+        starts, ends = runs(np.roll(hidden, rng.integers(len(hidden))))
+        return starts + first, ends - starts
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         starts, ends = runs(hidden)

@@ -29,11 +29,29 @@ def read(spec: object) -> dict[str, object]:
         return {**inner, **{str(option): value for option, value in spec.items() if option != "name"}}
     if not isinstance(spec, str) or not spec.strip():
         raise BothwaysError(f"an objective is a name such as 'masked(rate=0.3)' or a mapping, not {spec!r}")
+    if spec.strip().endswith((".yaml", ".yml")):
+        return _recipe(Path(spec.strip()).expanduser())
     for word, by in (("then", "phase"), ("+", "proportion")):
         members = _split(spec, word)
         if len(members) > 1:
             return {"name": "mixture", "members": [_share(member) for member in members], "by": by}
     return _call(spec)
+
+
+def _recipe(path: Path) -> dict[str, object]:
+    """The mapping in a YAML file."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BothwaysError(f"objective '{path}': {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        raise BothwaysError(f"objective '{path}'{'' if line is None else f' line {line + 1}'} is not YAML") from None
+    if not isinstance(content, Mapping):
+        raise BothwaysError(f"objective '{path}' must hold a mapping with a name, such as name: masked")
+    return read(content)
 
 
 def _share(text: str) -> dict[str, object]:
