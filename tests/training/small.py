@@ -10,7 +10,7 @@ from bothways.text.prepare import Prepared, prepare
 from bothways.text.tokenizer import TokenizerConfig
 from bothways.training import Record, TrainConfig
 
-WORDS = "the a cat dog bird sat saw ran on under mat tree house and then it was very old new".split()
+WORDS = ["the", "a", "cat", "dog", "bird", "sat", "saw", "ran", "on", "under", "mat", "tree", "house", "and", "then", "it", "was", "very", "old", "new"]
 
 
 def write_corpus(file: Path, documents: int = 60) -> Path:

@@ -10,7 +10,9 @@ from bothways.errors import BothwaysError
 from bothways.model import LanguageModel
 from bothways.model.config import ModelConfig, Position, Shape
 from bothways.training.config import Averaging, TrainConfig
-from bothways.training.optimiser import Average, Masters, Muon, Optimiser, orthogonal
+from bothways.training.masters import Average, Masters
+from bothways.training.muon import Muon, orthogonal
+from bothways.training.optimiser import Optimiser
 
 
 def network(dtype: torch.dtype = torch.float32, **shape: int) -> LanguageModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from bothways.batch import Example, Key, pack
 from bothways.objectives.base import Objective
 from bothways.training.data import Source, counts, grouped
-from bothways.training.loss import Sums
+from bothways.training.loss import NotFinite, Sums
 
 SEED = 20_770
 """Of the noise on held-out windows, the same for every run whatever its own seed."""
@@ -39,7 +40,11 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(self, network: Any, device: torch.device) -> dict[str, Any] | None:
-        """{"loss": total, "parts": {name: mean}, "tokens": raw tokens}; none without held-out text."""
+        """{"loss": total, "parts": {name: mean}, "tokens": raw tokens}; none without held-out text.
+
+        Raises:
+            NotFinite: the loss is not a finite number.
+        """
         if not self.rows:
             return None
         training = network.training
@@ -51,4 +56,6 @@ class HeldOut:
                 sums.add(self.objective.loss(network, network(row), row), rows=len(self.rows))
         finally:
             network.train(training)
+        if not math.isfinite(sums.total()):
+            raise NotFinite(f"the held-out loss is {sums.total()}", exit_code=1)
         return {"loss": sums.total(), "parts": sums.means(), "tokens": self.tokens}

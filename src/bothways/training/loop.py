@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from bothways.batch import Example
-from bothways.errors import BothwaysError
 from bothways.objectives.base import Objective, Part
 from bothways.training.config import TrainConfig
 from bothways.training.data import Batch, Place
-from bothways.training.loss import Sums
-from bothways.training.optimiser import Average, Optimiser
+from bothways.training.loss import NotFinite, Sums
+from bothways.training.masters import Average
+from bothways.training.optimiser import Optimiser
 from bothways.training.precision import Found
 from bothways.training.schedule import factor
 
@@ -80,10 +80,6 @@ class Loop:
 
     def _parts(self, row: Example) -> Sequence[Part]:
         return self.objective.loss(self.network, self.network(row), row, self.config.z_loss)
-
-
-class NotFinite(BothwaysError):
-    """A loss or gradient that is not a finite number; the run adds the last good checkpoint to the sentence."""
 
 
 def _not_finite(what: str, value: float, batch: Batch) -> NotFinite:

@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bothways.errors import BothwaysError
 from bothways.objectives.base import Part
+
+
+class NotFinite(BothwaysError):
+    """A loss or gradient that is not a finite number; the run adds the last good checkpoint to the sentence."""
 
 
 class Sums:

@@ -306,7 +306,7 @@ def _resume(job: _Job, loop: Loop) -> None:
     stored = checkpoint.load(path)
     loop.optimiser.masters.load(stored.tensors["weights"], str(path / "weights.safetensors"))
     loop.optimiser.load(stored.tensors["optimiser"], str(path / "optimiser.safetensors"))
-    loop.average.tensors = dict(stored.tensors.get("average", {}))
+    loop.average.load(stored.tensors.get("average", {}), str(path / "average.safetensors"))
     state = stored.state
     loop.totals = Totals(state["step"], Place(state["epoch"], state["offset"]), state["tokens"], state["seconds"],
                          state["loss"])
@@ -330,15 +330,17 @@ def _go(job: _Job, loop: Loop, batches: Batches, held_out: HeldOut, watchers: Wa
             try:
                 result = loop.step(batch)
             except NotFinite as error:
-                good = f"the last good checkpoint is {last_good}" if last_good else "there is no earlier checkpoint"
-                raise NotFinite(f"{error}; {good}", exit_code=1) from error
+                raise _with_checkpoint(error, last_good) from error
             _synchronise(loop.device)
             totals.seconds += time.perf_counter() - began
             spent = _spent(job, loop)
             watchers.stepped({**spent, **result, "last": totals.step == steps})
             # 2. measure
             if totals.step in curve and totals.step < steps:
-                measured = held_out.measure(loop.network, loop.device)
+                try:
+                    measured = held_out.measure(loop.network, loop.device)
+                except NotFinite as error:
+                    raise _with_checkpoint(error, last_good, f" after step {totals.step}") from error
                 if measured is not None:
                     watchers.measured({**spent, "held_out": measured})
             # 3. save
@@ -353,6 +355,11 @@ def _go(job: _Job, loop: Loop, batches: Batches, held_out: HeldOut, watchers: Wa
                 raise BothwaysError(f"stopped by {stop.asked} at step {totals.step} of {steps}: repeat the same call "
                                     f"to go on from {last_good}", exit_code=130)
             began = time.perf_counter()
+
+
+def _with_checkpoint(error: NotFinite, last_good: Path | None, when: str = "") -> NotFinite:
+    good = f"the last good checkpoint is {last_good}" if last_good else "there is no earlier checkpoint"
+    return NotFinite(f"{error}{when}; {good}", exit_code=1)
 
 
 def _spent(job: _Job, loop: Loop) -> dict[str, Any]:
