@@ -6,12 +6,14 @@ Every sentence is made from a leaderboard by fixed rules, so that nothing is cla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bothways.study.contenders import title
+from bothways.study.extrapolation import Needed, budget_for
 from bothways.study.measures import LIKELIHOODS, Measure, kind_of
+from bothways.study.plan import Source
 from bothways.study.results import Board, Line, Results, Versus
 
 Sureness = Literal["sure", "likely", "open", "one seed", "control"]
@@ -40,7 +42,7 @@ class Answer:
     sentence: str
     control: Line | None = None
     beaten: bool = True
-    needed: str | None = None
+    needed: Needed | None = None
 
     @property
     def use(self) -> str:
@@ -54,7 +56,7 @@ def answers(results: Results, source: str) -> list[Answer]:
             if board.measure.use is not None and board.best is not None]
 
 
-def answer(board: Board, budget: str | None = None) -> Answer:
+def answer(board: Board, budget: Needed | None = None) -> Answer:
     """The answer that a leaderboard carries. `budget` is an estimate of what it would take to beat the control."""
     best = board.best
     assert best is not None
@@ -111,7 +113,7 @@ def called(line: Line) -> str:
 
 
 def _sentence(board: Board, best: Line, rivals: Sequence[Versus], level: Sequence[Line], sureness: Sureness,
-              control: Line | None, beaten: bool, budget: str | None) -> str:
+              control: Line | None, beaten: bool, budget: Needed | None) -> str:
     """One or two sentences: the winner, its number, how sure, and the control."""
     measure = board.measure
     number = value(measure, best.interval.mean, best.estimator) + ("" if measure.percent else f" {measure.unit}")
@@ -120,7 +122,8 @@ def _sentence(board: Board, best: Line, rivals: Sequence[Versus], level: Sequenc
         text = (f"No contender has beaten the control {title(control.contender)} "
                 f"({value(measure, control.interval.mean, control.estimator)}); the nearest is {called(best)} with "
                 f"{number}.")
-        return text + (f" {budget}" if budget else " What budget would be needed cannot be estimated from its curve.")
+        return text + ("" if budget is None else f" Needed, by its curve: {budget.text}." if budget.known else
+                       f" The budget needed {budget.text}.")
     # 2. the winner and the others
     worst = min((versus.difference.mean for versus in rivals), default=math.nan)
     seeds = len(best.rows)
@@ -145,9 +148,9 @@ def _sentence(board: Board, best: Line, rivals: Sequence[Versus], level: Sequenc
     return text
 
 
-def _names(lines: Sequence[Line]) -> str:
+def _names(lines: Sequence[Line], word: str = "and") -> str:
     names = [called(line) for line in lines]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" {word} " + names[-1]
 
 
 def _gap(measure: Measure, number: float) -> str:
@@ -158,52 +161,59 @@ def _p(p: float) -> str:
     return f"{p:.2g}" if p >= 0.001 else "0.001"
 
 
-def needed(results: Results, board: Board) -> str | None:
+def needed(results: Results, board: Board) -> Needed | None:
     """An estimate, from the measured curve of the nearest contender, of the budget that would beat the control."""
     control, beaten = _control(board)
     best = board.best
     if beaten or control is None or best is None:
         return None
-    return estimate(results, board, best, control.interval.mean)
-
-
-def estimate(results: Results, board: Board, line: Line, target: float) -> str | None:
-    """In words: how many seconds a run would have to last to reach `target`, or that the curve does not tell."""
-    from bothways.study.extrapolation import budget_for
-
-    curves = [[(point["seconds"], point["scores"][board.measure.key]) for point in run["curve"]
-               if board.measure.key in point["scores"] and point["seconds"] > 0]
-              for run in results.runs_of(board.source, line.contender)]
-    return budget_for([curve for curve in curves if len(curve) >= 3], target, board.measure.higher_is_better)
+    key = board.measure.key
+    curves = [[(point["seconds"], point["scores"][key]) for point in run["curve"]
+               if point["scores"].get(key) is not None and point["seconds"] > 0]
+              for run in results.runs_of(board.source, best.contender)]
+    return budget_for([curve for curve in curves if curve], control.interval.mean, board.measure.higher_is_better)
 
 
 def lead(results: Results, everything: dict[str, list[Answer]]) -> list[str]:
     """The first lines of a report: what won for what, controls that nobody has beaten, and what is missing."""
-    lines = []
-    for source in results.plan.study.sources:
-        found = everything.get(source.key, [])
-        # 1. what is sure, gathered by winner
-        sure: dict[str, list[str]] = {}
-        for one in found:
-            if one.sureness in ("sure", "likely"):
-                sure.setdefault(title(one.winner.contender), []).append(
-                    one.use + ("" if one.sureness == "sure" else " (likely)"))
-        if sure:
-            named = "; ".join(f"{who} for {_list(uses)}" for who, uses in sure.items())
-            lines.append(f"On {source.title}: {named}.")
-        open_ = [one.use for one in found if one.sureness == "open"]
-        if open_:
-            lines.append(f"On {source.title}, too close to call with {source.seeds} seeds: {_list(open_)}.")
-        # 2. what no contender can do better than something simple
-        lines += [f"On {source.title}, {one.use}: {one.sentence}" for one in found if not one.beaten]
-        if source.seeds == 1 and found:
-            lines.append(f"On {source.title} every contender ran with one seed: numbers and curves, and no verdict.")
+    lines = [line for source in results.plan.study.sources for line in _lead_of(source, everything.get(source.key, []))]
     total = len(results.plan.jobs())
     if results.failures:
         lines.append(f"{len(results.failures)} of {total} runs failed and are missing from every number.")
     if results.missing:
         lines.append(f"{len(results.missing)} of {total} runs have not finished: this is a report on the way.")
     return lines or ["Nothing has been measured yet."]
+
+
+def _lead_of(source: Source, found: Sequence[Answer]) -> Iterator[str]:
+    """At most three sentences on one source."""
+    where = source.title[0].upper() + source.title[1:]
+    # 1. who is in front, gathered by winner
+    for kinds, opening in ((("sure", "likely"), f"{where}, {source.seeds} seeds"),
+                           (("one seed",), f"{where}, one seed and so no verdict, in front")):
+        named = [(title(one.winner.contender), one.use + (" (likely)" if one.sureness == "likely" else ""))
+                 for one in found if one.sureness in kinds]
+        if named:
+            gathered = {who: _list([use for name, use in named if name == who]) for who, _ in named}
+            yield f"{opening}: " + "; ".join(f"{who} for {uses}" for who, uses in gathered.items()) + "."
+    # 2. what cannot be told apart
+    close = [f"{one.use} ({_names([one.winner, *one.level], 'or')})" for one in found if one.sureness == "open"]
+    if close:
+        yield f"{where}, too close to call with {source.seeds} seeds: {'; '.join(close)}."
+    # 3. what something simple still does better
+    beaten = [_beaten(one) for one in found if not one.beaten]
+    if beaten:
+        yield f"{where}: at this budget no contender has beaten the control for {'; '.join(beaten)}."
+
+
+def _beaten(one: Answer) -> str:
+    """A use, the control's number, the nearest contender's, and the budget that would be needed where it is known."""
+    assert one.control is not None
+    measure, best = one.board.measure, one.winner
+    control = value(measure, one.control.interval.mean, one.control.estimator)
+    needed = f", by its curve {one.needed.text}" if one.needed is not None and one.needed.known else ""
+    return (f"{one.use} ({title(one.control.contender)} {control}, {title(best.contender)} "
+            f"{value(measure, best.interval.mean, best.estimator)}{needed})")
 
 
 def _list(parts: Sequence[str]) -> str:

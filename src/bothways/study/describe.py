@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from bothways.study.contenders import CONTROLS, contender
@@ -27,5 +28,7 @@ def plan_lines(plan: Plan, folder: Path) -> list[str]:
     lines += ["", "  contenders"]
     lines += [f"    {who.title:26} {who.plain}" for who in map(contender, study.contenders)]
     lines += ["  controls", f"    {', '.join(CONTROLS[key].title for key in study.controls)}"]
-    lines += ["  matched", *(f"    {line}" for line in MATCHED), "  not matched", *(f"    {line}" for line in UNMATCHED)]
+    for heading, entries in (("  matched", MATCHED), ("  not matched", UNMATCHED)):
+        lines += [heading, *(wrapped for entry in entries for wrapped in textwrap.wrap(
+            entry, 108, initial_indent="    - ", subsequent_indent="      "))]
     return [*lines, ""]

@@ -32,6 +32,8 @@ class Measure:
     pseudo: bool = True
     percent: bool = False
     digits: int = 3
+    shown: bool = True
+    """Whether the report draws a leaderboard of it; the JSON has every number."""
 
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in (
@@ -40,7 +42,8 @@ MEASURES: dict[str, Measure] = {measure.key: measure for measure in (
             "a model that knows all that can be known.",
             "nats per token above the truth", False, "writing on, left to right", pseudo=False),
     Measure("suffix-nats", "Nats per token of the second half, given the first",
-            "The same before the truth is taken away.", "nats per token", False, None, pseudo=False),
+            "What one measure above is made from; tokenizers differ, so it says little across studies.",
+            "nats per token", False, None, pseudo=False, shown=False),
     Measure("suffix-bits", "Bits per byte of the second half, given the first",
             "How well the model knows what comes next: the bits it needs for each byte of held-out text.",
             "bits per byte", False, "writing on, left to right", pseudo=False),

@@ -283,13 +283,14 @@ def commonest(desk: Desk) -> Rows:
         for start, end, tag in text.spans:
             types = counts.get(tuple(text.ids[start:end].tolist()), {default: 1})
             hits.append(float(max(types, key=lambda name: types[name]) == tag))
-    return [row(mean_score("tagging accuracy", "no network", "the commonest tag of each word", hits), "tag", "majority")]
+    score = mean_score("tagging accuracy", "no network", "the commonest tag of each word", hits)
+    return [row(score, "tag", "majority")]
 
 
 # ----------------------------------------------------------------------------------------- points of a curve
 
 def point(trained: Trained, desk: Desk) -> dict[str, float]:
-    """The common currencies at a point of a learning curve, on fewer items than at the end: measure -> value."""
+    """The common currencies at a point of a curve, on fewer items than at the end: measure -> value."""
     from bothways.evaluation.likelihood import suffix
     from bothways.evaluation.probes import probe_texts
 

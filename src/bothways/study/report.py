@@ -119,7 +119,7 @@ def cell(answer: words.Answer) -> dict[str, Any]:
             "control": None if control is None else {
                 "name": title(control.contender),
                 "value": words.value(measure, control.interval.mean, control.estimator), "beaten": answer.beaten},
-            "needed": answer.needed}
+            "needed": None if answer.needed is None else answer.needed.text}
 
 
 def source_part(found: Results, source: Source, draw: bool) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def source_part(found: Results, source: Source, draw: bool) -> dict[str, Any]:
     return {
         "key": key, "title": source.title, "source": asdict(source), "size": asdict(size) | {"until": None},
         "prepared": prepared,
-        "boards": [board_part(board, draw) for board in found.boards(key)],
+        "boards": [board_part(board, draw) for board in found.boards(key) if board.measure.shown],
         "curves": [part for part in (curve_part(found, key, measure, draw) for measure in CURVES) if part is not None],
         "findings": [finding_part(outcome) for outcome in findings.evaluate(found, key)],
         "costs": costs(found, key),
@@ -151,10 +151,15 @@ def board_part(board: Board, draw: bool) -> dict[str, Any]:
     ends = curves.domain([_dot(measure, line) for name in ("contenders", "controls") for line in groups[name]], limits)
     control = board.best_control
     level = None if control is None else control.interval.mean
-    parts = {name: [line_part(board, line, ends, level, draw) for line in lines] for name, lines in groups.items()}
+    # what all lines share is said once, above them
+    estimators = {line.estimator for line in groups["contenders"]}
+    shared = next(iter(estimators)) if len(estimators) == 1 else ""
+    parts = {name: [line_part(board, line, ends, level, draw) | {
+        "shown": "" if line.estimator == shared else line.estimator} for line in lines]
+        for name, lines in groups.items()}
     return {"key": measure.key, "title": measure.title, "plain": measure.plain, "unit": measure.unit,
             "better": "higher is better" if measure.higher_is_better else "lower is better", **parts,
-            "note": results.likelihood_note(board), "use": measure.use,
+            "shared": shared, "note": results.likelihood_note(board), "use": measure.use,
             "method": next((line.interval.method for line in board.lines if not line.control), "")}
 
 
@@ -196,15 +201,17 @@ def _details(measure: Measure, line: Line) -> str:
 
 
 def _versus_words(measure: Measure, versus: results.Versus) -> str:
-    """How far the first is ahead of this line."""
+    """How far this line is from the first, and how sure that is."""
     difference = versus.difference
-    gap = f"{100 * difference.mean:+.1f} pt" if measure.percent else f"{difference.mean:+.{measure.digits}f}"
+    # its number minus the first's: above zero where lower is better
+    distance = -difference.mean if measure.higher_is_better else difference.mean
+    gap = f"{100 * distance:+.1f} points" if measure.percent else f"{distance:+.{measure.digits}f}"
     if math.isnan(versus.adjusted):
-        return f"{gap} to the first"
+        return gap
     if versus.seeds < 2:
-        return f"{gap} to the first (test items only)"
-    sign = "p<0.001" if versus.adjusted < 0.001 else f"p={versus.adjusted:.2g}"
-    return f"{gap} to the first, {sign}"
+        return gap
+    sign = "p < 0.001" if versus.adjusted < 0.001 else f"p = {versus.adjusted:.2g}"
+    return f"{gap}, {sign}"
 
 
 def _dot(measure: Measure, line: Line) -> curves.Dot:
@@ -333,7 +340,8 @@ def pictures(found: Results, source: str, draw: bool) -> Iterator[dict[str, Any]
 
 def example_part(example: dict[str, Any], shade: str, draw: bool) -> dict[str, Any]:
     """Each tower's tokens with what is asked at each place, and the grids with a sentence each."""
-    sides = [{"name": {"source": "the encoder reads", "target": "the decoder reads, and predicts"}.get(side["name"], ""),
+    names = {"source": "the encoder reads", "target": "the decoder reads, and predicts"}
+    sides = [{"name": names.get(side["name"], ""),
               "tokens": [{"piece": piece, "hidden": place in side["hidden"],
                           "asked": ", ".join(side["asked"].get(str(place), ()))}
                          for place, piece in enumerate(side["labels"])]} for side in example["sides"]]
