@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import pytest
+from tests.evaluation.small import small
 
 from bothways.evaluation.lengths import length_nll
-from bothways.evaluation.likelihood import length_price, suffix, subsets
+from bothways.evaluation.likelihood import length_price, subsets, suffix
 from bothways.evaluation.questions import halves
 from bothways.text.known import KnownSource
-from tests.evaluation.small import small
 
 
 @pytest.fixture(scope="module")

@@ -111,8 +111,8 @@ def _read(trained: Trained, examples: Sequence[Example], tokens: int,
     device = next(network.parameters()).device
     results: list[np.ndarray] = [np.zeros((0, width), dtype=np.float32)] * len(examples)
     # 1. one Ask each, of one name, so that a packed row has exactly one Ask in the order of its Examples
-    asked = [replace(example, asks=tuple(replace(ask, part="answers", coefficient=1.0, weights=None)
-                                         for ask in example.asks[:1])) for example in examples]
+    asked = [example if _plain(example) else replace(example, asks=tuple(
+        replace(ask, part="loss", coefficient=1.0, weights=None) for ask in example.asks[:1])) for example in examples]
     with reading(network):
         for places in batches(asked, tokens):
             # 2. the states of one row
@@ -131,3 +131,9 @@ def _read(trained: Trained, examples: Sequence[Example], tokens: int,
             for place, part in zip(places, np.split(answered, np.cumsum(counts)[:-1])):
                 results[place] = part
     return results
+
+
+def _plain(example: Example) -> bool:
+    """Whether an Example's Asks can be joined with others as they are."""
+    return len(example.asks) == 1 and example.asks[0].part == "loss" and example.asks[0].coefficient == 1.0 \
+        and example.asks[0].weights is None

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 
 Asked = tuple[np.ndarray, np.ndarray]
 """(ids (L,) int64, hidden (L,) bool): the tokens whose likelihood is wanted, given the others."""
+TrueNLL = Callable[[np.ndarray], np.ndarray]
+"""ids (L,) -> (L,) true -log p(token | left), in nats."""
 
 
 def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *, limit: int = 64, samples: int = 16,
-           pseudo: int = 0, off_mode: bool = True, truth: KnownSource | Callable[[np.ndarray], np.ndarray] | None = None,
-           seed: int = 0, tokens: int = TOKENS) -> list[Score]:
+           pseudo: int = 0, off_mode: bool = True, truth: KnownSource | TrueNLL | None = None, seed: int = 0,
+           tokens: int = TOKENS) -> list[Score]:
     """NLL of second halves given first halves, in every way the model can be called.
 
     Args:
@@ -57,7 +59,7 @@ def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *
     vocabulary = trained.vocabulary
     asked = halves(windows, vocabulary, limit)
     source = None if truth is None or callable(truth) else truth
-    true_nll = source.true_nll if source is not None else truth
+    true_nll: TrueNLL | None = truth if callable(truth) else None if source is None else source.true_nll
     ends = any(with_end(ids, vocabulary) for ids, _ in asked)
     scores: list[Score] = []
     for way in ways(trained, off_mode):
@@ -79,7 +81,7 @@ def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *
 
 
 def length_price(source: KnownSource, ids: np.ndarray, hidden: np.ndarray, vocabulary: Vocabulary) -> float:
-    """What the number of hidden places is worth: with it a bound on p(tokens | left, length) is one on p(tokens | left).
+    """What knowing the number of hidden places is worth, in nats: a bound given the length, and this, bound the tokens.
 
     p(tokens | left) = p(tokens | left, length) p(length | left) / p(end | left, tokens).
     """
@@ -172,7 +174,7 @@ def subsets(length: int, samples: int, rng: np.random.Generator) -> list[np.ndar
 
 
 def suffix_scores(name: str, mode: str, how: str, nats: np.ndarray, asked: Sequence[Asked], vocabulary: Vocabulary,
-                  truth: Callable[[np.ndarray], np.ndarray] | None = None) -> list[Score]:
+                  truth: TrueNLL | None = None) -> list[Score]:
     """The Scores of `nats` (n,) spent on the hidden tokens of `asked`: per token, per byte, and above the truth."""
     n_tokens = np.array([hidden.sum() for _, hidden in asked], dtype=float)
     n_bytes = np.array([vocabulary.n_bytes[ids[hidden]].sum() for ids, hidden in asked], dtype=float)

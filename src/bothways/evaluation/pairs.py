@@ -149,10 +149,12 @@ def _asked(ids: np.ndarray, rule: str, vocabulary: Vocabulary) -> list[tuple[np.
         return [(~vocabulary.special[ids], 1.0, None)]
     if rule == "pll":
         return [(places == place, 1.0, None) for place in np.flatnonzero(~vocabulary.special[ids])]
+    # a word's places lie side by side
+    spans = [(int(word[0]), int(word[-1]) + 1) for word in words(ids, vocabulary)]
     if rule == "word-blanks":
-        return [(np.isin(places, word), 1.0, None) for word in words(ids, vocabulary)]
+        return [((places >= start) & (places < end), 1.0, None) for start, end in spans]
     # PLL-word-l2r: the token and the later pieces of its word are hidden, the token alone (the first target) counts
-    return [(np.isin(places, word[piece:]), 1.0, 0) for word in words(ids, vocabulary) for piece in range(len(word))]
+    return [((places >= piece) & (places < end), 1.0, 0) for start, end in spans for piece in range(start, end)]
 
 
 def _common_subsets(ids: np.ndarray, other: np.ndarray, samples: int,

@@ -21,6 +21,7 @@ from bothways.evaluation.score import Score, Stopwatch, mean_score
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
+    from bothways.text import labels as text_labels
 
 Labelled = Sequence[tuple[str, str]]
 """(text, label) pairs; the text may also be (L,) ids."""
@@ -145,6 +146,11 @@ def check_labelled(train: Labelled, test: Labelled) -> None:
     if len({label for _, label in train}) < 2:
         raise BothwaysError(f"classification needs at least two labels, but all {len(train)} texts carry "
                             f"'{train[0][1]}'")
+
+
+def rows(labelled: text_labels.Labelled) -> list[tuple[str, str]]:
+    """(text, label) pairs from the text room's table."""
+    return [(text, labelled.names[label]) for text, label in zip(labelled.texts, labelled.labels)]
 
 
 def split(labelled: Labelled, test_share: float = 0.25, seed: int = 0, train_limit: int | None = None,

@@ -7,7 +7,7 @@ the collapse that a small share of the other objective repairs (GPT-BERT, arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from bothways.visibility import Fields, Visibility, bidirectional, causal
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
+    from bothways.text.tokenizer import Tokenizer
 
 Pose = Callable[[np.ndarray, np.ndarray], Example]
 OFF = " (off-mode)"
@@ -76,7 +77,8 @@ def halves(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: Vocabul
     Returns:
         list of (ids (L,) int64, hidden (L,) bool); windows shorter than `minimum` are passed over.
     """
-    middles, ends = [], []
+    middles: list[tuple[np.ndarray, np.ndarray]] = []
+    ends: list[tuple[np.ndarray, np.ndarray]] = []
     for place in spread(len(windows), 4 * limit):
         window = windows[place]
         ids = np.asarray(window.ids if isinstance(window, Window) else window, dtype=np.int64)
@@ -91,6 +93,22 @@ def halves(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: Vocabul
 def with_end(ids: np.ndarray, vocabulary: Vocabulary) -> bool:
     """Whether these ids (L,) end with the end of their text."""
     return len(ids) > 0 and bool(ids[-1] == vocabulary.eos)
+
+
+def from_texts(tokenizer: Tokenizer, texts: Iterable[str], length: int, limit: int) -> list[Window]:
+    """At most `limit` windows of `length` tokens, in the tokens of a model.
+
+    Texts are read one by one until four times as many windows were seen, of which an even spread is kept.
+    """
+    vocabulary = tokenizer.vocabulary
+    found: list[Window] = []
+    for number, text in enumerate(texts):
+        ids = np.array([vocabulary.bos, *tokenizer.encode(text, reserved=False), vocabulary.eos], dtype=np.int64)
+        found += [Window(ids[start:start + length], number, start, len(found) + place)
+                  for place, start in enumerate(range(0, len(ids), length)) if len(ids) - start >= 16]
+        if len(found) >= 4 * limit:
+            break
+    return [found[place] for place in spread(len(found), limit)]
 
 
 def spread(n: int, limit: int) -> list[int]:

@@ -1,0 +1,154 @@
+"""Measure what a trained model is worth on your text; every number comes with its estimator and an interval.
+
+    bothways evaluate run/model --corpus python-library --windows 8 --blanks 16
+
+Minimal pairs in the format of BLiMP and labelled texts (CSV or JSON lines) add what they can tell:
+
+    bothways evaluate run/model --corpus notes/ --pairs blimp.jsonl --labels tickets.csv --json scores.json
+
+Give text the model has not been trained on: a folder prepared by `bothways train` offers its held-out part by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+if TYPE_CHECKING:
+    from bothways.batch import Window
+    from bothways.evaluation.score import Score
+    from bothways.families.trained import Trained
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `bothways evaluate` takes."""
+
+    folder: tyro.conf.Positional[str]
+    """A trained model: a run's model/ folder, or any folder that bothways loads."""
+    corpus: str | None = None
+    """Held-out text: a file, folder or glob, - for standard input, python-library, hf:NAME, or a prepared folder."""
+    field: str | None = None
+    """The field of JSON lines, CSV or Parquet that holds the text."""
+    pairs: str | None = None
+    """Minimal pairs: JSON lines with sentence_good and sentence_bad (BLiMP) or good and bad."""
+    labels: str | None = None
+    """Labelled texts: CSV or JSON lines; a classifier is fine-tuned on three quarters and tested on the rest."""
+    json: str | None = None
+    """Also write the scores, item by item, to this file."""
+    windows: int = 64
+    """Held-out windows whose second half is scored."""
+    blanks: int = 128
+    """Hidden tokens to fill."""
+    samples: int = 16
+    """Draws of each bound."""
+    limit: int = 200
+    """Pairs, and tested labelled texts, at most (four times as many to learn from)."""
+    window: int = 128
+    """Tokens of a window."""
+    steps: int = 150
+    """Steps of fine-tuning."""
+    visibility: str | None = None
+    """Who sees whom when texts are classified: native, bidirectional or causal."""
+    off_mode: bool = True
+    """Also call the model in the direction it was not trained in."""
+    seed: int = 0
+
+
+def run(options: Options) -> int:
+    """Load, measure, print."""
+    from bothways.errors import BothwaysError
+
+    if options.corpus is None and options.pairs is None and options.labels is None:
+        raise BothwaysError("there is nothing to measure on: give --corpus, --pairs or --labels")
+    from rich.console import Console
+    from rich.table import Table
+
+    from bothways.evaluation.score import save
+    from bothways.families.folder import load
+
+    trained = load(options.folder)
+    console, scores = Console(), []
+    for what, found in measured(trained, options):
+        scores += found
+        Console(stderr=True).print(f"[dim]{what}: {sum(score.seconds for score in found):.1f} s[/dim]")
+    table = Table("what", "called", "estimator", "value", "95%", "n", title=f"{options.folder}")
+    for score in scores:
+        low, high = score.interval()
+        table.add_row(score.name, score.mode, score.estimator, _number(score), f"{low:.3f} to {high:.3f}"
+                      if low == low else "", str(score.n))
+    console.print(table)
+    if options.json is not None:
+        save(scores, Path(options.json))
+    return 0
+
+
+def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Score]]]:
+    """(what, its scores), one currency at a time."""
+    from bothways.evaluation import controls, probes
+    from bothways.evaluation.fill import fill
+    from bothways.evaluation.likelihood import suffix
+    from bothways.evaluation.pairs import minimal_pairs
+    from bothways.evaluation.speed import encoding_speed
+    from bothways.tasks.classify import classification
+    from bothways.tasks.tuning import TuneConfig
+    from bothways.text.labels import read_labelled
+    from bothways.text.pairs import read_pairs
+
+    # files are read before the long work, so that mistakes in them show at once
+    pairs = read_pairs(options.pairs) if options.pairs is not None else None
+    labelled = read_labelled(options.labels) if options.labels is not None else None
+    if options.corpus is not None:
+        windows = held_out(trained, options)
+        yield "likelihood of second halves", suffix(trained, windows, limit=options.windows, samples=options.samples,
+                                                    off_mode=options.off_mode, seed=options.seed)
+        yield "filling blanks", fill(trained, windows, blanks=options.blanks, seed=options.seed)
+        yield "reading speed", [encoding_speed(trained, [window.ids for window in windows[:32]])]
+    if pairs is not None:
+        from bothways.evaluation.questions import spread
+
+        some = [pairs[place] for place in spread(len(pairs), options.limit)]
+        yield "minimal pairs", minimal_pairs(trained, some, samples=options.samples, off_mode=options.off_mode)
+    if labelled is not None:
+        train, test = probes.split(probes.rows(labelled), seed=options.seed, train_limit=4 * options.limit,
+                                   test_limit=options.limit)
+        yield "frozen features", probes.probe_texts(trained, train, test, visibility=options.visibility)
+        config = TuneConfig(steps=options.steps, seed=options.seed, longest=options.window)
+        yield "fine-tuning", classification(trained, train, test, config, visibility=options.visibility)
+        for control in controls.CLASSIFIERS:
+            yield control, controls.classify(control, train, test)  # type: ignore[arg-type]
+
+
+def held_out(trained: Trained, options: Options) -> Sequence[Window]:
+    """Windows of the corpus in the model's tokens: the held-out part of a prepared folder, else the text itself.
+
+    Raises:
+        BothwaysError: a corpus that cannot be read, prepared with another tokenizer, or shorter than one window.
+    """
+    from bothways.errors import BothwaysError
+    from bothways.evaluation.questions import from_texts, spread
+    from bothways.text.corpora import read
+    from bothways.text.prepare import Prepared
+
+    assert options.corpus is not None
+    wanted = 4 * max(options.windows, options.blanks, 32)
+    if (Path(options.corpus) / "prepared.json").is_file():
+        prepared = Prepared.load(options.corpus)
+        if prepared.tokenizer.fingerprint != trained.tokenizer.fingerprint:
+            raise BothwaysError(f"'{options.corpus}' was prepared with another tokenizer than that of "
+                                f"'{options.folder}': give the text itself")
+        return [prepared.valid[place] for place in spread(len(prepared.valid), wanted)]
+    texts = (document.text for document in read(options.corpus, options.field))
+    found = from_texts(trained.tokenizer, texts, min(options.window, trained.config.position.length), wanted)
+    if not found:
+        raise BothwaysError(f"'{options.corpus}' is too short to measure on: give at least one text of 16 tokens")
+    return found
+
+
+def _number(score: Score) -> str:
+    bound = "≤ " if score.estimator.startswith("upper bound") and score.unit.startswith(("nats", "bits")) else ""
+    return f"{bound}{score.value:.3f} {score.unit}"
