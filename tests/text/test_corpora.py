@@ -74,6 +74,7 @@ def test_cutting_loses_no_character_that_is_not_space(parts):
 def test_cutting_does_not_depend_on_the_pieces_read():
     text = "".join(f"Paragraph {i} " + "word " * (i % 700) + "\n" * (1 + i % 3) for i in range(600))
     whole = list(corpora._blocks([text]))
+    assert "".join("".join(whole).split()) == "".join(text.split())
     assert whole == list(corpora._blocks([text[start:start + 70_001] for start in range(0, len(text), 70_001)]))
 
 

@@ -126,10 +126,10 @@ def test_the_tokenizer_sees_an_even_bounded_sample(source, tmp_path, monkeypatch
     seen = []
     train = Tokenizer.train
     monkeypatch.setattr(Tokenizer, "train", lambda texts, kind, size: seen.extend(texts) or train(seen, kind, size))
-    prepared = prepare(source, tmp_path / "out", tokenizer=TokenizerConfig("bpe", 320), window=32)
-    assert 1_000 < sum(len(text.encode()) for text in seen) <= 3_000
+    prepared = prepare(source, tmp_path / "out", tokenizer=TokenizerConfig("bpe", 320), window=32, held_out=0.4)
+    assert 500 < sum(len(text.encode()) for text in seen) <= 3_000
     numbers = [int(text.split()[1]) for text in seen]
-    assert min(numbers) < 40 and max(numbers) > 150
+    assert min(numbers) < 60 and max(numbers) > 120
     held = set(texts_of(prepared.valid, prepared.tokenizer))
     assert not held & {text.strip() for text in seen}
 

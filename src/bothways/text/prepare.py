@@ -151,7 +151,7 @@ def _survey(documents: Iterator[Document], held_out: float, seed: int, sample_by
     if unique > 1 and bool((held == kept).all()):
         held[np.flatnonzero(held)[0]] = False
     return _Survey(kept, held, int(filled.sum()) - unique, unique == 1,
-                   [text for number, text in sample if not held[number]])
+                   [text for number, text in sample if kept[number] and not held[number]])
 
 
 # --- the second pass ---
