@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from bothways.pictures.console import asked_words
@@ -14,6 +15,8 @@ SMALLEST = 4
 LABELLED = 64
 """More tokens than this on one axis are drawn small and without labels."""
 DOCUMENT_GAP = 5
+NARROWEST = 300
+"""Room for the legend; longer words above the grids are broken into lines."""
 STYLE = """
 .bw-picture { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
 .bw-picture .paper { fill: #ffffff; stroke: #d8dee6 }
@@ -42,7 +45,7 @@ STYLE = """
 def draw(picture: Picture) -> str:
     """The whole picture, title first: rows look, columns are looked at, a filled cell means *may see*."""
     layout = _Layout(picture)
-    parts = [*_title(picture, layout)]
+    parts = [*_title(layout)]
     for row, column in sorted(picture.seen):
         parts += _grid(picture, layout, row, column)
     if layout.labelled:
@@ -55,6 +58,19 @@ def draw(picture: Picture) -> str:
             f'width="{width}" height="{height}" role="img" aria-label="{escape(picture.title, quote=True)}">'
             f"<style>{STYLE}</style>"
             f'<rect class="paper" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="8"/>'
+            + "".join(parts) + "</svg>")
+
+
+def beside(pictures: Sequence[Picture], gap: int = 12) -> str:
+    """Several pictures in one SVG, from left to right."""
+    drawings = [draw(picture) for picture in pictures]
+    layouts = [_Layout(picture) for picture in pictures]
+    parts, x = [], 0
+    for drawing, layout in zip(drawings, layouts, strict=True):
+        parts.append(drawing.replace("<svg ", f'<svg x="{x}" y="0" ', 1))
+        x += round(layout.width) + gap
+    width, height = x - gap, max(round(layout.height) for layout in layouts)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
             + "".join(parts) + "</svg>")
 
 
@@ -73,23 +89,22 @@ class _Layout:
         self.left = PAD + (letters * LETTER + 10 if letters else 0)
         slant = letters * LETTER * 0.72
         self.above = (slant + 12 if letters else 6) + (16 if len(sides) > 1 else 0)
-        self.top = PAD + 20 + 18 * len(picture.sentences) + 6
-        # 2. where each side's columns and rows begin
-        self.lefts: list[float] = []
+        # 2. the width: of the grids, of what is asked beside them, and of the words above
+        self.lefts = [self.left + sum(self.extent(side) + GAP for side in sides[:number])
+                      for number in range(len(sides))]
+        self.answers = self.lefts[-1] + self.extent(sides[-1]) + 10
+        drawn = self.answers + max(slant, answers * LETTER + 22 if answers else 0)
+        self.width = max(drawn, PAD + NARROWEST) + PAD
+        self.title = textwrap.wrap(picture.title, int((self.width - 2 * PAD) / 8.4))
+        self.sentences = [line for sentence in picture.sentences
+                          for line in textwrap.wrap(sentence, int((self.width - 2 * PAD) / 6.5))]
+        # 3. the height
+        self.top = PAD + 2 + 18 * (len(self.title) + len(self.sentences)) + 6
         self.tops: list[float] = []
-        x, y = float(self.left), float(self.top)
+        y = float(self.top)
         for side in sides:
-            self.lefts.append(x)
             self.tops.append(y + self.above)
-            x += self.extent(side) + GAP
             y += self.above + self.extent(side)
-        right = x - GAP
-        # 3. the whole
-        words = max([len(picture.title) * 8.4, *(len(sentence) * 6.5 for sentence in picture.sentences), 390])
-        self.answers = right + 10
-        columns_end = right + (slant * 1.0 if letters else 0)
-        answers_end = self.answers + (answers * LETTER + 22 if answers else 0)
-        self.width = max(columns_end, answers_end, PAD + words) + PAD
         self.height = y + 34 + PAD / 2
 
     def extent(self, side: Side) -> float:
@@ -101,10 +116,10 @@ class _Layout:
         return place * self.cell + sum(boundary <= place for boundary in side.boundaries()) * DOCUMENT_GAP
 
 
-def _title(picture: Picture, layout: _Layout) -> Iterator[str]:
-    yield f'<text class="title" x="{PAD}" y="{PAD + 12}">{escape(picture.title)}</text>'
-    for line, sentence in enumerate(picture.sentences):
-        yield f'<text class="note" x="{PAD}" y="{PAD + 32 + 18 * line}">{escape(sentence)}</text>'
+def _title(layout: _Layout) -> Iterator[str]:
+    lines = [("title", line) for line in layout.title] + [("note", line) for line in layout.sentences]
+    for number, (kind, line) in enumerate(lines):
+        yield f'<text class="{kind}" x="{PAD}" y="{PAD + 12 + 18 * number}">{escape(line)}</text>'
 
 
 def _grid(picture: Picture, layout: _Layout, row: int, column: int) -> Iterator[str]:
@@ -173,5 +188,5 @@ def _legend(picture: Picture, layout: _Layout) -> Iterator[str]:
         yield f'<text class="note" x="{x + 18:g}" y="{y:g}">{words}</text>'
         x += 18 + len(words) * 6.4 + 16
     asks = any(side.asked for side in picture.sides)
-    words = "a row looks; → what it is asked" if asks else "a row looks, a column is looked at"
+    words = "→ is asked of the row" if asks else "rows look at columns"
     yield f'<text class="note" x="{x:g}" y="{y:g}">{words}</text>'
