@@ -10,7 +10,28 @@ from bothways.text.prepare import Prepared, prepare
 from bothways.text.tokenizer import TokenizerConfig
 from bothways.training import Record, TrainConfig
 
-WORDS = ["the", "a", "cat", "dog", "bird", "sat", "saw", "ran", "on", "under", "mat", "tree", "house", "and", "then", "it", "was", "very", "old", "new"]
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "bird",
+    "sat",
+    "saw",
+    "ran",
+    "on",
+    "under",
+    "mat",
+    "tree",
+    "house",
+    "and",
+    "then",
+    "it",
+    "was",
+    "very",
+    "old",
+    "new",
+]
 
 
 def write_corpus(file: Path, documents: int = 60) -> Path:
@@ -31,5 +52,15 @@ def small_config(**changes: object) -> TrainConfig:
     """12 steps of 128 tokens; every step logged."""
     model = ModelConfig(shape=Shape(width=16, layers=2, heads=2), position=Position(length=64), dropout=0.1)
     record = Record(log_every=1, held_out_tokens=128, checkpoint_seconds=1e9)
-    return TrainConfig(**{"model": model, "objective": "masked", "budget": "12 steps", "batch_tokens": 128,  # type: ignore[arg-type]
-                          "precision": "float32", "device": "cpu", "record": record, **changes})
+    return TrainConfig(
+        **{
+            "model": model,
+            "objective": "masked",
+            "budget": "12 steps",
+            "batch_tokens": 128,  # type: ignore[arg-type]
+            "precision": "float32",
+            "device": "cpu",
+            "record": record,
+            **changes,
+        }
+    )

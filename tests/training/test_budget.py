@@ -6,18 +6,33 @@ from bothways.errors import BothwaysError
 from bothways.training.budget import Budget, Cost, count, duration, steps_of
 
 
-@pytest.mark.parametrize(("text", "amount", "unit"), [
-    ("10min", 600, "seconds"), ("4h", 14400, "seconds"), ("30s", 30, "seconds"), ("1.5 min", 90, "seconds"),
-    ("5m", 300, "seconds"), ("2M tokens", 2e6, "tokens"), ("2 M tokens", 2e6, "tokens"), ("3B tokens", 3e9, "tokens"),
-    ("500 steps", 500, "steps"), ("2k steps", 2000, "steps"), ("1e14 flops", 1e14, "flops"),
-    ("1.5e14flops", 1.5e14, "flops"), ("20 TFLOPs", 2e13, "flops"), ("1 step", 1, "steps"), ("1_000 steps", 1000, "steps"),
-])
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [
+        ("10min", 600, "seconds"),
+        ("4h", 14400, "seconds"),
+        ("30s", 30, "seconds"),
+        ("1.5 min", 90, "seconds"),
+        ("5m", 300, "seconds"),
+        ("2M tokens", 2e6, "tokens"),
+        ("2 M tokens", 2e6, "tokens"),
+        ("3B tokens", 3e9, "tokens"),
+        ("500 steps", 500, "steps"),
+        ("2k steps", 2000, "steps"),
+        ("1e14 flops", 1e14, "flops"),
+        ("1.5e14flops", 1.5e14, "flops"),
+        ("20 TFLOPs", 2e13, "flops"),
+        ("1 step", 1, "steps"),
+        ("1_000 steps", 1000, "steps"),
+    ],
+)
 def test_amounts_as_people_write_them(text: str, amount: float, unit: str) -> None:
     assert Budget.parse(text) == Budget(amount, unit)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "10", "2M", "min", "ten minutes", "-5 min", "0s", "5 parsecs", "10 Mmin", "0.2 steps",
-                                  "1e400 flops"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "2M", "min", "ten minutes", "-5 min", "0s", "5 parsecs", "10 Mmin", "0.2 steps", "1e400 flops"]
+)
 def test_what_cannot_be_read_is_named(text: str) -> None:
     with pytest.raises(BothwaysError, match="budget"):
         Budget.parse(text)

@@ -15,8 +15,9 @@ from bothways.training.checkpoint import Checkpoint
 
 
 def some(value: float = 1.0) -> Checkpoint:
-    return Checkpoint({"tokens": 10}, {"weights": {"w": torch.full((4, 4), value)}, "optimiser": {"m": torch.ones(3)},
-                                       "average": {}})
+    return Checkpoint(
+        {"tokens": 10}, {"weights": {"w": torch.full((4, 4), value)}, "optimiser": {"m": torch.ones(3)}, "average": {}}
+    )
 
 
 def test_there_and_back(tmp_path: Path) -> None:
@@ -37,7 +38,8 @@ def test_written_again_it_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_disk_that_fills_up_leaves_the_checkpoint_before_intact(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
     checkpoint.save(tmp_path, 1, some())
     calls = iter(range(10))
 

@@ -23,15 +23,24 @@ def test_yaml_numbers_that_yaml_takes_for_text(tmp_path: Path) -> None:
 
 def test_all_mistakes_at_once_each_with_its_path(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text("objectiv: masked\nmodel: {shape: {widht: 64, layers: two}, nrom: {}}\nbatch_tokens: no\n"
-                    "budget: 10 parsecs\nschedule: 3\ntext: {windw: 3}\n")
+    file.write_text(
+        "objectiv: masked\nmodel: {shape: {widht: 64, layers: two}, nrom: {}}\nbatch_tokens: no\n"
+        "budget: 10 parsecs\nschedule: 3\ntext: {windw: 3}\n"
+    )
     with pytest.raises(BothwaysError) as raised:
         load(Recipe, file)
     message = str(raised.value)
     assert raised.value.exit_code == 2 and str(file) in message
-    for part in ("'objectiv' (did you mean 'objective'", "'model.shape.widht' (did you mean 'width'",
-                 "model.shape.layers is 'two'", "'model.nrom' (did you mean 'norm'", "batch_tokens is False", "parsecs",
-                 "schedule is 3", "'text.windw' (did you mean 'window'"):
+    for part in (
+        "'objectiv' (did you mean 'objective'",
+        "'model.shape.widht' (did you mean 'width'",
+        "model.shape.layers is 'two'",
+        "'model.nrom' (did you mean 'norm'",
+        "batch_tokens is False",
+        "parsecs",
+        "schedule is 3",
+        "'text.windw' (did you mean 'window'",
+    ):
         assert part in message, part
 
 
@@ -46,20 +55,32 @@ def test_a_contradiction_in_the_network_is_found_by_the_same_reading() -> None:
         read(TrainConfig, {"model": {"shape": {"width": 65}}})
 
 
-@pytest.mark.parametrize(("changes", "named"), [
-    ({"batch_tokens": 0}, "batch_tokens"), ({"clip": -1.0}, "clip"), ({"seed": -1}, "seed"),
-    ({"schedule": {"warmup": 0.7, "decay": 0.6}}, "schedule.warmup 0.7 and schedule.decay 0.6"),
-    ({"averaging": {"kind": "ema", "decay": 1.5}}, "averaging.decay"), ({"record": {"curve": 1.0}}, "record.curve"),
-    ({"optimizer": "sgd"}, "optimizer is 'sgd'"), ({"precision": "float16"}, "precision is 'float16'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batch_tokens": 0}, "batch_tokens"),
+        ({"clip": -1.0}, "clip"),
+        ({"seed": -1}, "seed"),
+        ({"schedule": {"warmup": 0.7, "decay": 0.6}}, "schedule.warmup 0.7 and schedule.decay 0.6"),
+        ({"averaging": {"kind": "ema", "decay": 1.5}}, "averaging.decay"),
+        ({"record": {"curve": 1.0}}, "record.curve"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"precision": "float16"}, "precision is 'float16'"),
+    ],
+)
 def test_values_out_of_range(changes: dict[str, object], named: str) -> None:
     with pytest.raises(BothwaysError, match=named):
         read(TrainConfig, changes)
 
 
-@pytest.mark.parametrize(("content", "named"), [
-    (b"a: [1, 2", "line"), (b"- a\n- b\n", "list"), (b"\xff\xfe\x00", "byte 0"),
-])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"a: [1, 2", "line"),
+        (b"- a\n- b\n", "list"),
+        (b"\xff\xfe\x00", "byte 0"),
+    ],
+)
 def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes, named: str) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_bytes(content)
@@ -79,11 +100,17 @@ def test_a_missing_recipe_names_the_nearest(tmp_path: Path) -> None:
 def test_layers_of_a_recipe(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("objective: {name: masked, rate: 0.3}\nmodel: {shape: {width: 64}}\nbatch_tokens: 512\n")
-    recipe = compose(file, {"batch_tokens": 1024}, settings=["model.shape.layers=3", "text.corpus=notes/"],
-                     under={"batch_tokens": 1, "model": {"shape": {"width": 1, "heads": 2}}})
+    recipe = compose(
+        file,
+        {"batch_tokens": 1024},
+        settings=["model.shape.layers=3", "text.corpus=notes/"],
+        under={"batch_tokens": 1, "model": {"shape": {"width": 1, "heads": 2}}},
+    )
     assert (recipe.batch_tokens, recipe.model.shape.width, recipe.model.shape.heads) == (1024, 64, 2)
     assert recipe.model.shape.layers == 3 and recipe.text.corpus == "notes/"
-    assert recipe.training == TrainConfig(objective={"name": "masked", "rate": 0.3}, model=recipe.model, batch_tokens=1024)
+    assert recipe.training == TrainConfig(
+        objective={"name": "masked", "rate": 0.3}, model=recipe.model, batch_tokens=1024
+    )
 
 
 def test_settings() -> None:

@@ -20,8 +20,10 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 def test_every_objective_reads_the_same_windows_in_the_same_order(prepared: Prepared) -> None:
-    read = [[batch.windows for batch in batches(prepared, name).stream(1, Place())]
-            for name in ("next-token", "masked", "span-corruption", "diffusion")]
+    read = [
+        [batch.windows for batch in batches(prepared, name).stream(1, Place())]
+        for name in ("next-token", "masked", "span-corruption", "diffusion")
+    ]
     assert read[0] == read[1] == read[2] == read[3]
     other = [batch.windows for batch in batches(prepared, seed=1).stream(1, Place())]
     assert other != read[0]
@@ -39,8 +41,11 @@ def test_epochs_follow_each_other_within_a_step(prepared: Prepared) -> None:
     batch = batches(prepared).read(5, Place(0, last))
     assert [epoch for epoch, _ in batch.windows][:2] == [0, 1]
     assert batch.after.epoch == 1 and batch.after.offset == len(batch.windows) - 1
-    all_windows = {index for offset in range(0, last + 1, 500)
-                   for _, index in batches(prepared, tokens=500 * 32).read(1, Place(0, offset)).windows}
+    all_windows = {
+        index
+        for offset in range(0, last + 1, 500)
+        for _, index in batches(prepared, tokens=500 * 32).read(1, Place(0, offset)).windows
+    }
     assert len(all_windows) == len(prepared.train)
 
 

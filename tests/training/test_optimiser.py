@@ -66,12 +66,18 @@ def test_what_muon_moves_and_what_adamw() -> None:
     assert optimiser.muon is not None
     muon = set(optimiser.muon.masters)
     assert all(".blocks." in name and name.endswith("weight") for name in muon)
-    assert {"tower.blocks.0.attention.qkv.weight", "tower.blocks.1.cross.kv.weight",
-            "source_tower.blocks.0.feed_forward.up_gate.weight"} <= muon
+    assert {
+        "tower.blocks.0.attention.qkv.weight",
+        "tower.blocks.1.cross.kv.weight",
+        "source_tower.blocks.0.feed_forward.up_gate.weight",
+    } <= muon
     rest = set(optimiser.masters.tensors) - muon
     assert "embedding.weight" in rest and all("norm" in name or "embedding" in name for name in rest)
-    shapes = {(last - first, optimiser.muon.masters[name].shape[1])
-              for stack in optimiser.muon.stacks for name, first, last in stack.places}
+    shapes = {
+        (last - first, optimiser.muon.masters[name].shape[1])
+        for stack in optimiser.muon.stacks
+        for name, first, last in stack.places
+    }
     assert (48, 16) not in shapes and (16, 16) in shapes, "queries, keys and values are maps of their own"
 
 
@@ -80,8 +86,9 @@ def test_adamw_alone_is_torch_adamw() -> None:
     optimiser = Optimiser(ours, TrainConfig(optimizer="adamw", other_rate=1e-2, clip=0.0))
     decayed = [p for n, p in theirs.named_parameters() if ".blocks." in n and p.ndim == 2]
     plain = [p for n, p in theirs.named_parameters() if not (".blocks." in n and p.ndim == 2)]
-    reference = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
-                                  lr=1e-2, betas=(0.9, 0.95))
+    reference = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=1e-2, betas=(0.9, 0.95)
+    )
     for seed in range(3):
         give_gradients(ours, seed)
         give_gradients(theirs, seed)
@@ -112,10 +119,10 @@ def test_gradients_of_several_passes_are_added_in_float32() -> None:
     for _ in range(3):
         model.tower.norm.weight.grad = torch.full_like(model.tower.norm.weight, 1.0)
         masters.gather()
-        model.tower.norm.weight.grad = torch.full_like(model.tower.norm.weight, 2.0 ** -10)
+        model.tower.norm.weight.grad = torch.full_like(model.tower.norm.weight, 2.0**-10)
         masters.gather()
     gradients, _ = masters.take(0.0)
-    assert gradients["tower.norm.weight"][0].item() == 3 + 3 * 2.0 ** -10
+    assert gradients["tower.norm.weight"][0].item() == 3 + 3 * 2.0**-10
 
 
 def test_the_whole_gradient_is_clipped() -> None:
@@ -125,7 +132,9 @@ def test_the_whole_gradient_is_clipped() -> None:
     masters.gather()
     gradients, norm = masters.take(1.0)
     assert norm > 1
-    assert torch.stack([gradient.norm() for gradient in gradients.values()]).norm().item() == pytest.approx(1.0, rel=1e-4)
+    assert torch.stack([gradient.norm() for gradient in gradients.values()]).norm().item() == pytest.approx(
+        1.0, rel=1e-4
+    )
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:

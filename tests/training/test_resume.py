@@ -22,15 +22,25 @@ STEPS = 14
 RECORD = Record(log_every=1, held_out_tokens=64, checkpoint_seconds=1e9, checkpoint_steps=3)
 CONFIGS = {
     "plain": small_config(budget=f"{STEPS} steps", record=RECORD),
-    "everything": small_config(budget=f"{STEPS} steps", record=RECORD, precision="bfloat16", micro_batch=64, z_loss=1e-4,
-                               objective="0.5 next-token + 0.5 masked-next", averaging=Averaging("ema", 0.9)),
+    "everything": small_config(
+        budget=f"{STEPS} steps",
+        record=RECORD,
+        precision="bfloat16",
+        micro_batch=64,
+        z_loss=1e-4,
+        objective="0.5 next-token + 0.5 masked-next",
+        averaging=Averaging("ema", 0.9),
+    ),
     "two towers": small_config(budget=f"{STEPS} steps", record=RECORD, objective="denoising", optimizer="adamw"),
 }
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
-def unbroken(request: pytest.FixtureRequest, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory,
-             ) -> tuple[TrainConfig, Path]:
+def unbroken(
+    request: pytest.FixtureRequest,
+    prepared: Prepared,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[TrainConfig, Path]:
     folder = tmp_path_factory.mktemp("unbroken") / "run"
     threads = torch.get_num_threads()
     train(CONFIGS[request.param], prepared, folder, threads=1, show=False)
@@ -40,8 +50,10 @@ def unbroken(request: pytest.FixtureRequest, prepared: Prepared, tmp_path_factor
 
 def results(folder: Path) -> list[dict[str, Any]]:
     """Every line of the metrics without what a clock says."""
-    return [{key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")}
-            for line in read_metrics(folder / "metrics.jsonl")]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -49,12 +61,15 @@ def assert_same(one: Path, other: Path) -> None:
     assert (one / "model" / "model.safetensors").read_bytes() == (other / "model" / "model.safetensors").read_bytes()
 
 
-def test_killed_at_random_steps(unbroken: tuple[TrainConfig, Path], prepared: Prepared, tmp_path: Path,
-                                     server: Any) -> None:
+def test_killed_at_random_steps(
+    unbroken: tuple[TrainConfig, Path], prepared: Prepared, tmp_path: Path, server: Any
+) -> None:
     config, folder = unbroken
     points = sorted(random.SystemRandom().sample(range(1, STEPS + 1), 5 if config is CONFIGS["everything"] else 2))
     for point in points:
-        child = server.Process(target=processes.train_until_killed, args=(config, prepared.folder, tmp_path / "run", point))
+        child = server.Process(
+            target=processes.train_until_killed, args=(config, prepared.folder, tmp_path / "run", point)
+        )
         child.start()
         child.join()
         assert child.exitcode == -signal.SIGKILL, f"killed at {points}, now at {point}"
@@ -82,10 +97,12 @@ def test_killed_while_a_checkpoint_is_written(prepared: Prepared, tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(prepared: Prepared, tmp_path: Path, server: Any,
-                                                          number: signal.Signals) -> None:
-    config = dataclasses.replace(CONFIGS["plain"], budget="400 steps",
-                                 record=Record(log_every=1, checkpoint_seconds=1e9, keep="last"))
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
+    prepared: Prepared, tmp_path: Path, server: Any, number: signal.Signals
+) -> None:
+    config = dataclasses.replace(
+        CONFIGS["plain"], budget="400 steps", record=Record(log_every=1, checkpoint_seconds=1e9, keep="last")
+    )
     seen = tmp_path / "seen"
     child = server.Process(target=processes.train_slowly, args=(config, prepared.folder, tmp_path / "run", seen))
     child.start()
@@ -94,6 +111,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(prepared: Prepared, tm
         time.sleep(0.01)
     assert child.pid is not None
     import os
+
     os.kill(child.pid, number)
     child.join()
     assert child.exitcode == 130
@@ -118,7 +136,9 @@ def stopped(prepared: Prepared, tmp_path: Path) -> Path:
 
 def test_a_run_ends_where_another_one_lies(prepared: Prepared, stopped: Path) -> None:
     other = dataclasses.replace(CONFIGS["plain"], seed=5, batch_tokens=64)
-    with pytest.raises(BothwaysError, match=r"another run \(seed is 0 there and 5 here; batch_tokens is 128 there") as raised:
+    with pytest.raises(
+        BothwaysError, match=r"another run \(seed is 0 there and 5 here; batch_tokens is 128 there"
+    ) as raised:
         train(other, prepared, stopped, show=False)
     assert raised.value.exit_code == 2
     (stopped.parent / "strange").mkdir()
@@ -129,7 +149,10 @@ def test_a_run_ends_where_another_one_lies(prepared: Prepared, stopped: Path) ->
 
 def test_what_is_recorded_may_change(prepared: Prepared, stopped: Path) -> None:
     record = dataclasses.replace(RECORD, log_every=5)
-    assert train(dataclasses.replace(CONFIGS["plain"], record=record, prefetch=False), prepared, stopped, show=False).steps == STEPS
+    assert (
+        train(dataclasses.replace(CONFIGS["plain"], record=record, prefetch=False), prepared, stopped, show=False).steps
+        == STEPS
+    )
 
 
 def test_a_damaged_checkpoint_stops_the_run_with_its_name(prepared: Prepared, stopped: Path) -> None:
@@ -146,7 +169,12 @@ def test_a_checkpoint_of_another_shape_names_both(prepared: Prepared, stopped: P
     assert newest is not None
     stored = checkpoint.load(newest)
     stored.tensors["weights"]["embedding.weight"] = torch.zeros(7, 16)
-    checkpoint.save(stopped / "checkpoints", 6, checkpoint.Checkpoint(
-        {key: value for key, value in stored.state.items() if key not in ("format", "step")}, stored.tensors))
+    checkpoint.save(
+        stopped / "checkpoints",
+        6,
+        checkpoint.Checkpoint(
+            {key: value for key, value in stored.state.items() if key not in ("format", "step")}, stored.tensors
+        ),
+    )
     with pytest.raises(BothwaysError, match=r"embedding.weight' has the shape \(7, 16\), .* needs \(\d+, 16\)"):
         train(CONFIGS["plain"], prepared, stopped, show=False)

@@ -25,21 +25,38 @@ from bothways.training import (
     find,
     read_metrics,
     resolved,
+    tokens_per_step,
     train,
 )
-from bothways.training import run as runs
 from bothways.training.loop import Loop
 
 
-@pytest.mark.parametrize("objective", ["next-token", "masked", "span-corruption", "diffusion",
-                                       "0.5 next-token + 0.5 masked-next", "0.5 next-token then 0.5 masked"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "next-token",
+        "masked",
+        "span-corruption",
+        "diffusion",
+        "0.5 next-token + 0.5 masked-next",
+        "0.5 next-token then 0.5 masked",
+    ],
+)
 def test_a_run_leaves_a_folder_that_says_everything(prepared: Prepared, tmp_path: Path, objective: str) -> None:
     run = train(small_config(objective=objective), prepared, tmp_path / "run", show=False)
-    assert {path.name for path in run.folder.iterdir()} == {"config.json", "environment.json", "metrics.jsonl",
-                                                            "checkpoints", "model", "summary.json"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "model",
+        "summary.json",
+    }
     lines = [line for line in read_metrics(run.folder / "metrics.jsonl") if "loss" in line]
     assert len(lines) == run.steps == 12
-    assert {"step", "tokens", "flops", "seconds", "loss", "parts", "learning_rate", "tokens_per_second"} <= set(lines[-1])
+    assert {"step", "tokens", "flops", "seconds", "loss", "parts", "learning_rate", "tokens_per_second"} <= set(
+        lines[-1]
+    )
     assert lines[-1]["tokens"] == run.tokens and lines[-1]["loss"] == run.loss
     assert run.flops > 0 and run.parameters["total"] > run.parameters["non_embedding"]
     assert run.held_out is not None and math.isfinite(run.held_out["loss"])
@@ -51,8 +68,12 @@ def test_a_run_leaves_a_folder_that_says_everything(prepared: Prepared, tmp_path
 
 
 def test_a_network_learns(prepared: Prepared, tmp_path: Path) -> None:
-    config = small_config(objective="next-token", budget="80 steps", batch_tokens=256,
-                          model=ModelConfig(shape=Shape(width=32, layers=2, heads=2)))
+    config = small_config(
+        objective="next-token",
+        budget="80 steps",
+        batch_tokens=256,
+        model=ModelConfig(shape=Shape(width=32, layers=2, heads=2)),
+    )
     run = train(config, prepared, tmp_path / "run", show=False)
     first = read_metrics(run.folder / "metrics.jsonl")[0]["loss"]
     assert first > 5.5 and run.held_out is not None and run.held_out["loss"] < 2.9, "letters of two dozen words"
@@ -63,20 +84,33 @@ def test_accumulation_changes_nothing_but_rounding(prepared: Prepared, tmp_path:
     model = ModelConfig(shape=Shape(width=16, layers=2, heads=2))
     losses = []
     for micro in (None, 32):
-        config = small_config(objective="0.5 next-token + 0.5 masked-next", micro_batch=micro, model=model, optimizer="adamw")
+        config = small_config(
+            objective="0.5 next-token + 0.5 masked-next", micro_batch=micro, model=model, optimizer="adamw"
+        )
         train(config, prepared, tmp_path / str(micro), show=False)
-        losses.append([line["loss"] for line in read_metrics(tmp_path / str(micro) / "metrics.jsonl") if "loss" in line])
+        losses.append(
+            [line["loss"] for line in read_metrics(tmp_path / str(micro) / "metrics.jsonl") if "loss" in line]
+        )
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
-def test_one_seed_gives_contenders_the_same_text_and_other_seeds_other_weights(prepared: Prepared, tmp_path: Path) -> None:
-    runs_ = [train(small_config(seed=seed), prepared, tmp_path / f"{i}", show=False) for i, seed in enumerate((0, 0, 1))]
+def test_one_seed_gives_contenders_the_same_text_and_other_seeds_other_weights(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    runs_ = [
+        train(small_config(seed=seed), prepared, tmp_path / f"{i}", show=False) for i, seed in enumerate((0, 0, 1))
+    ]
     assert runs_[0].loss == runs_[1].loss != runs_[2].loss
 
 
-@pytest.mark.parametrize(("budget", "check"), [
-    ("1500 tokens", lambda run: abs(run.tokens - 1500) < 128), ("3 steps", lambda run: run.steps == 3),
-    ("60 MFLOPs", lambda run: abs(run.flops - 6e7) < 0.3e7 or run.steps == 1)])
+@pytest.mark.parametrize(
+    ("budget", "check"),
+    [
+        ("1500 tokens", lambda run: abs(run.tokens - 1500) < 128),
+        ("3 steps", lambda run: run.steps == 3),
+        ("60 MFLOPs", lambda run: abs(run.flops - 6e7) < 0.3e7 or run.steps == 1),
+    ],
+)
 def test_the_budget_is_what_is_spent(prepared: Prepared, tmp_path: Path, budget: str, check: Any) -> None:
     assert check(train(small_config(budget=budget), prepared, tmp_path / "run", show=False))
 
@@ -94,24 +128,30 @@ def test_seconds_become_steps_once(prepared: Prepared, tmp_path: Path) -> None:
         train(small_config(budget="1s"), prepared, tmp_path / "given" / "run", show=False)
 
 
-def test_calibration_leaves_no_trace_in_the_result(prepared: Prepared, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bothways.training.calibration._times", lambda make, seconds: [make()[0] and 0.1])
+def test_calibration_leaves_no_trace_in_the_result(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bothways.training.calibration._times", lambda make, seconds: [make(5)[0] and 0.1])
     timed = train(small_config(budget="1s"), prepared, tmp_path / "timed", show=False)
     plain = train(small_config(budget="10 steps"), prepared, tmp_path / "plain", show=False)
     assert timed.steps == 10 and timed.loss == plain.loss
 
 
-def test_a_run_that_is_done_is_not_done_again(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_done_is_not_done_again(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = train(small_config(), prepared, tmp_path / "run", show=False)
     monkeypatch.setattr(Loop, "step", lambda *_: pytest.fail("a finished run took a step"))
     assert train(small_config(), prepared, tmp_path / "run", show=False) == first
 
 
-@pytest.mark.parametrize(("poisoned", "said"), [(5, "the loss is nan at step 6 (epoch 0, windows "),
-                                                (6, "the held-out loss is nan after step 6")])
-def test_a_loss_that_is_not_finite_names_step_batch_and_checkpoint(prepared: Prepared, tmp_path: Path, poisoned: int,
-                                                                   said: str) -> None:
+@pytest.mark.parametrize(
+    ("poisoned", "said"),
+    [(5, "the loss is nan at step 6 (epoch 0, windows "), (6, "the held-out loss is nan after step 6")],
+)
+def test_a_loss_that_is_not_finite_names_step_batch_and_checkpoint(
+    prepared: Prepared, tmp_path: Path, poisoned: int, said: str
+) -> None:
     class Poison(Watcher):
         def started(self, outlook: Any) -> None:
             self.network = outlook.network
@@ -130,7 +170,9 @@ def test_a_loss_that_is_not_finite_names_step_batch_and_checkpoint(prepared: Pre
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == poisoned
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_run_with_a_sentence(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     to_disk = checkpoint._to_disk
 
     def full(path: Path) -> None:
@@ -150,7 +192,9 @@ def test_an_average_is_what_is_saved(prepared: Prepared, tmp_path: Path) -> None
     plain = train(small_config(), prepared, tmp_path / "plain", show=False)
     mean = train(small_config(averaging=Averaging("last", share=0.25)), prepared, tmp_path / "mean", show=False)
     assert plain.loss == mean.loss, "the average is not what is trained"
-    weights = [checkpoint.load(plain.folder / "checkpoints" / f"step-{step:08d}").tensors["weights"] for step in (8, 12)]
+    weights = [
+        checkpoint.load(plain.folder / "checkpoints" / f"step-{step:08d}").tensors["weights"] for step in (8, 12)
+    ]
     saved = dict(mean.load().network.named_parameters())["embedding.weight"]
     assert not torch.equal(saved, weights[1]["embedding.weight"])
     assert plain.held_out != mean.held_out
@@ -185,7 +229,15 @@ def test_the_console_says_what_happens(prepared: Prepared, tmp_path: Path) -> No
     stream = io.StringIO()
     train(small_config(), prepared, tmp_path / "run", watchers=[Console(stream, every_seconds=0.0)], show=False)
     text = stream.getvalue()
-    for part in ("2 layers, 16 wide", "masked: ", "12 steps = ", "float32 on cpu (as asked)", "step 12/12", "tokens/s", "left"):
+    for part in (
+        "2 layers, 16 wide",
+        "masked: ",
+        "12 steps = ",
+        "float32 on cpu (as asked)",
+        "step 12/12",
+        "tokens/s",
+        "left",
+    ):
         assert part in text, part
 
 
@@ -210,4 +262,4 @@ def test_tensorboard(prepared: Prepared, tmp_path: Path) -> None:
 
 def test_the_mean_step_is_what_steps_read(prepared: Prepared, tmp_path: Path) -> None:
     run = train(small_config(budget="40 steps"), prepared, tmp_path / "run", show=False)
-    assert run.tokens / run.steps == pytest.approx(runs.tokens_per_step(prepared.train, 128), rel=0.02)
+    assert run.tokens / run.steps == pytest.approx(tokens_per_step(prepared.train, 128), rel=0.02)

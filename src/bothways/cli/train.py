@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What `bothways train` takes; whatever is left out comes from the recipe, then from a size that fits the budget."""
+    """What `bothways train` takes; what is left out comes from the recipe, then from a size that fits the budget."""
 
     corpus: str | None = None
     """The text: a file, folder or glob (.txt, .md, .jsonl, .csv, .parquet, .gz), - for standard input,
@@ -126,7 +126,8 @@ def _size(recipe: Recipe, threads: int | None) -> dict[str, Any]:
     return {"model": {"shape": {"width": size.width, "layers": size.layers, "heads": size.heads},
                       "position": {"length": max(1024, 2 * recipe.text.window)}},
             "text": {"vocabulary": size.vocabulary, "window": size.window}, "batch_tokens": size.batch_tokens,
-            "matrix_rate": size.matrix_rate, "other_rate": size.other_rate, "weight_decay": size.weight_decay, "keep_memory": True}
+            "matrix_rate": size.matrix_rate, "other_rate": size.other_rate, "weight_decay": size.weight_decay,
+            "keep_memory": True}
 
 
 def _prepare(recipe: Recipe, out: Path) -> Any:

@@ -6,8 +6,9 @@
 
 from bothways.training.budget import Budget, Cost
 from bothways.training.config import Averaging, Record, Schedule, TrainConfig, load, read
+from bothways.training.job import flops_per_token, resolved, tokens_per_step, vacant
 from bothways.training.precision import Found, find
-from bothways.training.run import Run, flops_per_token, resolved, tokens_per_step, train, vacant
+from bothways.training.run import Run, train
 from bothways.training.watchers import Console, JsonLines, Outlook, TensorBoard, Watcher
 from bothways.training.watchers import read as read_metrics
 

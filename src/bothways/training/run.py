@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,17 +21,19 @@ from typing import Any
 import torch
 
 from bothways.errors import BothwaysError
+from bothways.families import folder as families
+from bothways.model import LanguageModel, cost
+from bothways.model.allocator import keep_memory
+from bothways.text.prepare import Prepared
 from bothways.training import checkpoint
-from bothways.training.budget import Cost, steps_of
-from bothways.training.calibration import calibrate
+from bothways.training.budget import Cost
 from bothways.training.config import TrainConfig
 from bothways.training.data import Batches, Place
-from bothways.training.environment import describe as describe_environment
-from bothways.training.files import plain, read_json, write_json
-from bothways.training.held_out import SEED as HELD_OUT_SEED
+from bothways.training.files import read_json, write_json
 from bothways.training.held_out import HeldOut
+from bothways.training.job import Job, claim, text_of
+from bothways.training.job import steps as steps_of
 from bothways.training.loop import Loop, NotFinite, Totals
-from bothways.training.precision import Found, find
 from bothways.training.schedule import geometric
 from bothways.training.signals import Stop
 from bothways.training.watchers import Console, JsonLines, Outlook, Watcher, Watchers
@@ -62,50 +62,12 @@ class Run:
         """The folder of the trained model."""
         return self.folder / "model"
 
-    def load(self) -> Any:
-        """The trained model: a `families.folder.Trained`."""
-        from bothways.families import folder
-
-        return folder.load(self.model)
+    def load(self) -> families.Trained:
+        """The trained model."""
+        return families.load(self.model)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Everything a run is made of, before its first step."""
-
-    config: TrainConfig
-    objective: Any
-    prepared: Any
-    folder: Path
-    precision: Found
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
-
-    @functools.cached_property
-    def flops_per_token(self) -> float:
-        return flops_per_token(self.config, self.objective, self.prepared)
-
-    @functools.cached_property
-    def tokens_per_step(self) -> float:
-        return tokens_per_step(self.prepared.train, self.config.batch_tokens)
-
-    def loop(self, steps: int) -> Loop:
-        """A fresh network, its first weights a function of the seed alone."""
-        from bothways.model import LanguageModel
-
-        torch.manual_seed(self.config.seed)
-        network = LanguageModel(self.config.model).to(self.precision.device, self.precision.dtype)
-        return Loop(self.config, self.objective, network, self.precision, steps)
-
-    def batches(self, steps: int) -> Batches:
-        config = self.config
-        return Batches(self.prepared.train, self.objective, seed=config.seed, tokens=config.batch_tokens, steps=steps,
-                       micro=config.micro_batch)
-
-
-def train(config: TrainConfig, prepared: Any, folder: str | Path, *, watchers: Sequence[Watcher] = (),
+def train(config: TrainConfig, prepared: Prepared, folder: str | Path, *, watchers: Sequence[Watcher] = (),
           threads: int | None = None, show: bool = True) -> Run:
     """Train one model.
 
@@ -125,14 +87,12 @@ def train(config: TrainConfig, prepared: Any, folder: str | Path, *, watchers: S
     if threads is not None:
         torch.set_num_threads(threads)
     if config.keep_memory:
-        from bothways.model.allocator import keep_memory
-
         keep_memory()
-    job = _claim(config, prepared, Path(folder))
+    job = claim(config, prepared, Path(folder))
     if (finished := _finished(job)) is not None:
         return finished
     # 2. how long it takes
-    steps = _steps(job)
+    steps = steps_of(job)
     loop, batches = job.loop(steps), job.batches(steps)
     held_out = HeldOut(prepared.valid, job.objective, tokens=job.config.record.held_out_tokens,
                        micro=job.config.micro_batch)
@@ -154,94 +114,7 @@ def train(config: TrainConfig, prepared: Any, folder: str | Path, *, watchers: S
     return _write(job, loop, measured)
 
 
-def resolved(config: TrainConfig, prepared: Any) -> tuple[TrainConfig, Any]:
-    """The config with what follows from text and objective filled in, and the objective.
-
-    The vocabulary is the tokenizer's. An objective for two towers and a config with one: its blocks are shared out,
-    the encoder getting half of them (rounded down).
-
-    Raises:
-        BothwaysError: an unknown objective or option; one tower's objective with a config of two.
-    """
-    from bothways import objectives
-
-    objective = objectives.make(config.objective, prepared.tokenizer.vocabulary)
-    shape = dataclasses.replace(config.model.shape, vocabulary=prepared.tokenizer.vocabulary.size)
-    if objective.stack == "two towers" and not shape.source_layers:
-        if shape.layers < 2:
-            raise BothwaysError(f"the objective '{objective.name}' needs two towers, but model.shape.layers is "
-                                f"{shape.layers}: give it at least 2, or set model.shape.source_layers")
-        shape = dataclasses.replace(shape, layers=shape.layers - shape.layers // 2, source_layers=shape.layers // 2)
-    if objective.stack == "one tower" and shape.source_layers:
-        raise BothwaysError(f"the objective '{objective.name}' trains one tower, but model.shape.source_layers is "
-                            f"{shape.source_layers}: set it to 0 or choose span-corruption or denoising")
-    model = dataclasses.replace(config.model, shape=shape)
-    return dataclasses.replace(config, model=model, objective=plain(objective.describe())), objective
-
-
-_FREE = ("record", "keep_memory", "prefetch")
-"""What may change between the calls of one run, since no weight depends on it."""
-
-
-def _claim(config: TrainConfig, prepared: Any, folder: Path) -> _Job:
-    """Write config.json and environment.json, or check that the folder holds this very run."""
-    config, objective = resolved(config, prepared)
-    described = plain({**config.describe(), "text": _text(prepared)})
-    file, environment = folder / "config.json", folder / "environment.json"
-    if file.exists():
-        stored = read_json(file)
-        differences = list(_differences(stored, described))
-        if differences:
-            raise BothwaysError(f"{folder} holds another run ({'; '.join(differences)}): choose another folder, or "
-                                "repeat the call that made it to go on with it")
-        # "auto" finds what it found the first time, also on another machine
-        found = read_json(environment) if environment.exists() else {}
-        precision = find(found.get("dtype", config.precision), config.device)
-        return _Job(config, objective, prepared, folder, precision)
-    vacant(folder)
-    precision = find(config.precision, config.device)
-    write_json(environment, describe_environment(precision))
-    write_json(file, described)
-    return _Job(config, objective, prepared, folder, precision)
-
-
-BESIDE = ("text", "tensorboard")
-"""What a caller may keep in a run's folder."""
-
-
-def vacant(folder: Path) -> None:
-    """Whether a run may begin or go on in this folder.
-
-    Raises:
-        BothwaysError: there are files in it, but no run; or it is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise BothwaysError(f"{folder} is a file, but a run needs a folder: choose another one")
-    if folder.is_dir() and not (folder / "config.json").exists():
-        others = sorted(path.name for path in folder.iterdir() if path.name not in BESIDE and path.name[0] != ".")
-        if others and others != ["environment.json"]:
-            raise BothwaysError(f"{folder} holds other files ({', '.join(others[:3])}) and no run: "
-                                "choose a new or empty folder")
-
-
-def _text(prepared: Any) -> dict[str, Any]:
-    return {"tokenizer": prepared.tokenizer.fingerprint, "windows": len(prepared.train),
-            "tokens": int(prepared.train.tokens), "held_out_windows": len(prepared.valid)}
-
-
-def _differences(stored: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Any:
-    """Sentences such as "seed is 1 there and 2 here"."""
-    for key in dict.fromkeys([*stored, *wanted]):
-        left, right = stored.get(key), wanted.get(key)
-        if left == right or (not path and key in _FREE):
-            continue
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from _differences(left, right, f"{path}{key}.")
-        else:
-            yield f"{path}{key} is {left} there and {right} here"
-
-
-def _finished(job: _Job) -> Run | None:
+def _finished(job: Job) -> Run | None:
     """The run that this folder already holds, if it went to its end."""
     file = job.folder / "summary.json"
     if not file.exists() or not (job.folder / "model").is_dir():
@@ -249,56 +122,21 @@ def _finished(job: _Job) -> Run | None:
     return _run(job.folder, read_json(file))
 
 
-def _steps(job: _Job) -> int:
-    """What the budget pays for; a budget in seconds is timed once and written down."""
-    budget = job.config.allowance
-    if budget.unit == "seconds":
-        # the schedule of the timed network does not matter: it is thrown away
-        record = calibrate(job.folder / "calibration.json", budget, lambda: (job.loop(10_000), job.batches(10_000)))
-        return int(record["steps"])
-    return steps_of(budget, job.tokens_per_step, job.flops_per_token)
-
-
-def tokens_per_step(windows: Any, batch_tokens: int) -> float:
-    """The mean raw tokens of a step, from the first 4,096 windows of an order that is the same for all seeds."""
-    if not len(windows):
-        raise BothwaysError("the corpus has no training window: add text, or lower --window or --held-out")
-    totals, total = [], 0
-    for index in windows.order(HELD_OUT_SEED, 0)[:4096]:
-        length = len(windows[int(index)].ids)
-        if total and total + length > batch_tokens:
-            totals.append(total)
-            total = 0
-        total += length
-    return sum(totals) / len(totals) if totals else float(min(total, batch_tokens))
-
-
-def flops_per_token(config: TrainConfig, objective: Any, prepared: Any) -> float:
-    """Training FLOPs per raw token, at the mean length of the windows."""
-    from bothways.model import cost
-
-    length = max(1, round(prepared.train.tokens / max(1, len(prepared.train))))
-    return float(cost.flops(config.model, objective.profile, length, training=True))
-
-
-def _outlook(job: _Job, loop: Loop, steps: int) -> Outlook:
-    from bothways.model import cost
+def _outlook(job: Job, loop: Loop, steps: int) -> Outlook:
 
     tokens = round(steps * job.tokens_per_step)
     budget = job.config.allowance
     plan = Cost(steps, tokens, tokens * job.flops_per_token, budget.amount if budget.unit == "seconds" else None)
     sample = job.prepared.train[int(job.prepared.train.order(job.config.seed, 0)[0])]
-    return Outlook(job.config, job.objective, job.prepared.tokenizer, loop.network, _parameters(cost, job), plan,
+    return Outlook(job.config, job.objective, job.prepared.tokenizer, loop.network, _parameters(loop.network), plan,
                    job.precision, job.folder, loop.totals.step, sample)
 
 
-def _parameters(cost: Any, job: _Job) -> dict[str, int]:
-    found = cost.parameters(job.config.model)
-    known = found if isinstance(found, dict) else vars(found)
-    return {name: int(known[name]) for name in ("total", "non_embedding", "active")}
+def _parameters(network: LanguageModel) -> dict[str, int]:
+    return {name: int(number) for name, number in cost.parameters(network).items()}
 
 
-def _resume(job: _Job, loop: Loop) -> None:
+def _resume(job: Job, loop: Loop) -> None:
     """Take over the newest checkpoint, if there is one."""
     path = checkpoint.newest(job.checkpoints)
     if path is None:
@@ -315,7 +153,7 @@ def _resume(job: _Job, loop: Loop) -> None:
                             "choose another folder")
 
 
-def _go(job: _Job, loop: Loop, batches: Batches, held_out: HeldOut, watchers: Watcher) -> None:
+def _go(job: Job, loop: Loop, batches: Batches, held_out: HeldOut, watchers: Watcher) -> None:
     """Every step that is left, with what is measured and saved between them."""
     record, steps, totals = job.config.record, loop.steps, loop.totals
     curve = frozenset(geometric(steps, record.curve))
@@ -362,14 +200,14 @@ def _with_checkpoint(error: NotFinite, last_good: Path | None, when: str = "") -
     return NotFinite(f"{error}{when}; {good}", exit_code=1)
 
 
-def _spent(job: _Job, loop: Loop) -> dict[str, Any]:
+def _spent(job: Job, loop: Loop) -> dict[str, Any]:
     """Where the run stands, in all four currencies."""
     totals = loop.totals
     return {"step": totals.step, "tokens": totals.tokens, "flops": totals.tokens * job.flops_per_token,
             "seconds": round(totals.seconds, 4)}
 
 
-def _save(job: _Job, loop: Loop) -> Path:
+def _save(job: Job, loop: Loop) -> Path:
     totals = loop.totals
     state = {"epoch": totals.place.epoch, "offset": totals.place.offset, "tokens": totals.tokens,
              "seconds": totals.seconds, "steps": loop.steps, "seed": job.config.seed, "loss": totals.loss,
@@ -384,7 +222,7 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _settle(job: _Job, loop: Loop, held_out: HeldOut, watchers: Watcher) -> dict[str, Any] | None:
+def _settle(job: Job, loop: Loop, held_out: HeldOut, watchers: Watcher) -> dict[str, Any] | None:
     """Put the final weights (their average, if one was kept) into the network, in float32, and measure them."""
     network = loop.network.float()
     final = loop.average.tensors or loop.optimiser.masters.tensors
@@ -398,14 +236,11 @@ def _settle(job: _Job, loop: Loop, held_out: HeldOut, watchers: Watcher) -> dict
     return measured
 
 
-def _write(job: _Job, loop: Loop, measured: dict[str, Any] | None) -> Run:
+def _write(job: Job, loop: Loop, measured: dict[str, Any] | None) -> Run:
     """The model, then the summary: a summary says that all is there."""
-    from bothways.families import folder as families
-    from bothways.model import cost
-
     spent = _spent(job, loop)
     report = {"steps": spent.pop("step"), **spent, "loss": loop.totals.loss, "held_out": measured,
-              "parameters": _parameters(cost, job), "text": _text(job.prepared)}
+              "parameters": _parameters(loop.network), "text": text_of(job.prepared)}
     trained = families.Trained(loop.network, job.objective, job.prepared.tokenizer, report)
     families.save(trained, job.folder / "model")
     write_json(job.folder / "summary.json", report)
