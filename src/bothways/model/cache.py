@@ -234,7 +234,9 @@ class CachedPlanner:
         grid, blind = None, False
         if not (left is True and bool((self.lengths == longest).all())):
             grid = (torch.arange(start, longest) < self.lengths[:, None]).unsqueeze(-2)
-            grid = grid if left is True else left.allows(self.inside, keys) & grid
-            blind = not bool((grid.any(dim=-1) | (self.rows < 0)).all())
+            if left is not True:
+                # spare queries see everything, so that their softmax is a number: what they read is thrown away
+                grid = left.allows(self.inside, keys) & grid | (self.rows < 0).unsqueeze(-1)
+            blind = not bool(grid.any(dim=-1).all())
         return Call(len(self.rows), self.rows.shape[1], longest - start, 0, start, False,
                     None if grid is None else grid.to(self.device), blind, self.inside["position"], keys["position"])

@@ -310,8 +310,10 @@ def _call(size: tuple[int, int, int], first: tuple[int, int], slots: tuple[Tenso
     grid, blind = None, False
     if not flag and not (left is True and bool(real[1].all())):
         grid = real[1].unsqueeze(-2)
-        grid = grid if left is True else left.allows(*inside) & grid
-        blind = not bool(grid.any(dim=-1).logical_or(~real[0]).all())
+        if left is not True:
+            # spare queries see everything, so that their softmax is a number: what they read is thrown away
+            grid = left.allows(*inside) & grid | ~real[0].unsqueeze(-1)
+        blind = not bool(grid.any(dim=-1).all())
         grid = grid[:1] if bool((grid == grid[:1]).all()) else grid
     places = [_shared(facts.get("position", facts["index"])) for facts in inside]
     return Call(*size, *first, flag, None if grid is None else grid.to(device), blind, places[0], places[1])
