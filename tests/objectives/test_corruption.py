@@ -342,6 +342,24 @@ def test_another_seed_epoch_or_index_gives_another_example(spec):
         assert not all(same(one, two) for one, two in zip(base, other, strict=True))
 
 
+@pytest.mark.parametrize("spec", ["next-token", "masked", "masked(replace=all, whole_words=true)", "masked-next",
+                                  "masked-next(whole_words=true)", "diffusion"])
+def test_what_is_asked_is_the_token_of_the_window_that_the_mode_speaks_of(spec):
+    """A state at place k is asked for token k where the mode predicts here, and for k + 1 where it predicts next."""
+    objective = make(spec, WORDY)
+    (mode,) = objective.modes
+    for i in range(40):
+        window = text(40, i)
+        example = objective.corrupt(window, Key(0, 0, i))
+        spoken_of = example.asks[0].where.numpy() + (mode.predicts == "next")
+        assert example.asks[0].targets.tolist() == window.ids[spoken_of].tolist()
+        assert len(example) == example.raw == 40 and example.visibility == mode.visibility
+        changed = np.flatnonzero(example.inputs.numpy() != window.ids)
+        assert set(changed.tolist()) <= set(spoken_of.tolist())
+        if spec not in ("next-token", "masked"):
+            assert set(changed.tolist()) == set(spoken_of.tolist())
+
+
 @pytest.mark.parametrize("spec", ALL)
 def test_the_window_itself_is_not_changed(spec):
     window = text(50)

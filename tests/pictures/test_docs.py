@@ -39,7 +39,7 @@ def test_the_objective_of_ones_own_on_the_page_works(tmp_path):
 
 
 def test_the_picture_of_visibilities_is_drawn_from_them():
-    words = "The old cat sat down . It was warm in there .".split()
+    words = ["The", "old", "cat", "sat", "down", ".", "It", "was", "warm", "in", "there", "."]
     pictures = [of_visibility(read(text), demo_fields(len(words)), words)
                 for text in ("causal", "bidirectional", "prefix", "window(3, 3) & same_document")]
     assert (DOCS / "pictures" / "visibilities.svg").read_text(encoding="utf-8") == svg.beside(pictures)
