@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -123,15 +124,19 @@ def classify(control: Control, train: Labelled, test: Labelled, *, seed: int = 0
 
 def _tfidf(control: Control, texts: list[str], labels: list[str], others: list[str], seed: int) -> list[str]:
     """Labels of `others`; sublinear counts of words and word pairs."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
+    # stochastic passes: with many classes a quasi-Newton solver takes minutes for the same answer
     model = LinearSVC(random_state=seed) if control == "tfidf-svm" else \
-        LogisticRegression(C=10.0, max_iter=200, tol=1e-3, random_state=seed)
+        LogisticRegression(C=10.0, solver="saga", max_iter=max(20, 60_000 // len(texts)), tol=1e-3, random_state=seed)
     # single letters count as words too: code and short texts are made of them
     pipeline = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b",
                                              max_features=50_000), model)
-    pipeline.fit(texts, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is chosen, see above
+        pipeline.fit(texts, labels)
     return [str(label) for label in pipeline.predict(others)]
