@@ -349,8 +349,9 @@ def test_what_is_asked_is_the_token_of_the_window_that_the_mode_speaks_of(spec):
     objective = make(spec, WORDY)
     (mode,) = objective.modes
     for i in range(40):
-        window = text(40, i)
+        window = text(40, i, begin=i % 2 == 0)
         example = objective.corrupt(window, Key(0, 0, i))
+        assert (example.asks[0].where >= 0).all()
         spoken_of = example.asks[0].where.numpy() + (mode.predicts == "next")
         assert example.asks[0].targets.tolist() == window.ids[spoken_of].tolist()
         assert len(example) == example.raw == 40 and example.visibility == mode.visibility
