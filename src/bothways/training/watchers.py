@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from bothways.batch import Window
+from bothways.batch import Key, Window
 from bothways.errors import BothwaysError
-from bothways.objectives.base import Objective
+from bothways.objectives import Mixture, Objective
 from bothways.training.budget import Cost, count, duration
 from bothways.training.config import TrainConfig
 from bothways.training.precision import Found
+
+SHOWN = 16
+"""Tokens of the example that is shown before training."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,8 @@ class Console(Watcher):
         self._say(f"precision  {outlook.precision}")
         if outlook.done:
             self._say(f"resumed    at step {outlook.done:,} of {outlook.plan.steps:,}, from {outlook.folder}")
+        else:
+            self._show(outlook)
         # 2. the clock
         self._steps, self._done = outlook.plan.steps, outlook.done
         self._began = self._spoke = time.monotonic()
@@ -226,6 +231,20 @@ class Console(Watcher):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _show(self, outlook: Outlook) -> None:
+        """One example as it will be trained on (of a mixture one of each member), cut short to be read."""
+        from rich.console import Console as Screen
+
+        from bothways.pictures import example as story
+
+        screen = Screen(file=self.stream, highlight=False)
+        sample = outlook.sample._replace(ids=outlook.sample.ids[:SHOWN])
+        key = Key(outlook.config.seed, 0, sample.index)
+        whole = outlook.objective
+        for one in [member.objective for member in whole.members] if isinstance(whole, Mixture) else [whole]:
+            screen.print()
+            screen.print(story.console(one.corrupt(sample, key), outlook.tokenizer.pieces, one))
 
     def _say(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
