@@ -85,3 +85,14 @@ def test_impossible_options_are_refused(option: str, value: float, word: str) ->
     with pytest.raises(BothwaysError) as caught:
         GenerateConfig(**{option: value})
     assert word in str(caught.value)
+
+
+def test_gumbel_noise_keeps_its_far_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 1 - 2^-40 is 1 in float32, whose noise would be infinite there and 17 at most anywhere else
+    def rand(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor([[0.5, 1 - 2**-40]], dtype=dtype)
+
+    monkeypatch.setattr(torch, "rand", rand)
+    noise = math.log(2**40)
+    for logit, wanted in ((-noise - 2, 0), (-noise + 2, 1)):
+        assert sampling.gumbel_argmax(torch.tensor([[0.0, logit]]), torch.Generator()).tolist() == [wanted]
