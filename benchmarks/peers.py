@@ -75,7 +75,8 @@ def hardware() -> dict[str, object]:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     lines = dict(line.split(":", 1) for line in info.split("\n\n")[0].replace("\t", "").splitlines() if ":" in line)
     flags = lines.get("flags", "").split()
-    return {"processor": lines.get("model name", platform.processor()).strip(), "family": lines.get("cpu family", "").strip(),
+    return {"processor": lines.get("model name", platform.processor()).strip(),
+            "family": lines.get("cpu family", "").strip(),
             "bfloat16": [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags],
             "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
             "python": platform.python_version(), "load_before": os.getloadavg()[0]}

@@ -2,9 +2,10 @@
 
     python benchmarks/train_speed.py --case masked --rounds 15
 
-Everyone runs in their best setting: the peer in the faster of its attention forms, in float32, under bfloat16 autocast and
-with bfloat16 weights; both with the allocator told to keep its memory. Ours is shown twice: as the very block the peer
-has (positions, norms, activation, biases), and as our default trunk, which is not the peer's block but what a user gets.
+Everyone runs in their best setting: the peer in the faster of its attention forms, in float32, under bfloat16
+autocast and with bfloat16 weights; both with the allocator told to keep its memory. Ours is shown twice: as the very
+block the peer has (positions, norms, activation, biases), and as our default trunk, which is not the peer's block but
+what a user gets.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import peers
 import torch
 from torch import Tensor, nn
 
+import peers
 from bothways.batch import Ask, Example
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
 from bothways.model.allocator import keep_memory
@@ -73,10 +74,10 @@ def our_config(case: str, block: str) -> ModelConfig:
     if block == "t5":
         return ModelConfig(Shape(VOCABULARY, WIDTH, LAYERS, LAYERS, HEADS, inner=INNER), Position("relative"),
                            feed_forward=FeedForward("plain", "relu"), scale=1.0)
-    learned, bias = Position("learned", length=512), True
+    learned = Position("learned", length=512)
     if case == "causal":
-        return ModelConfig(shape, learned, Norm("layer", "before", 1e-5), FeedForward("plain", "gelu_tanh"), bias=bias)
-    return ModelConfig(shape, learned, Norm("layer", "after", 1e-5), FeedForward("plain", "gelu"), bias=bias)
+        return ModelConfig(shape, learned, Norm("layer", "before", 1e-5), FeedForward("plain", "gelu_tanh"), bias=True)
+    return ModelConfig(shape, learned, Norm("layer", "after", 1e-5), FeedForward("plain", "gelu"), bias=True)
 
 
 def packed(batch: int, length: int) -> dict[str, Tensor]:
@@ -97,7 +98,8 @@ def our_example(case: str) -> Example:
                        source, bidirectional & same_document)
     where = torch.arange(n) if case == "causal" else torch.randperm(n)[:int(ASKED * n)].sort().values
     ask = Ask(where, torch.randint(44, VOCABULARY, (len(where),)), count=len(where))
-    return Example(tokens, (causal if case == "causal" else bidirectional) & same_document, packed(BATCH, LENGTH), (ask,))
+    direction = causal if case == "causal" else bidirectional
+    return Example(tokens, direction & same_document, packed(BATCH, LENGTH), (ask,))
 
 
 def ours(case: str, block: str, precision: str) -> Contender:
@@ -120,13 +122,14 @@ def peer_network(case: str, attention: str, which: str) -> nn.Module:
 
     common = {"vocab_size": VOCABULARY, "attn_implementation": attention}
     if case == "masked":
-        config = hf.BertConfig(hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=INNER,
-                               max_position_embeddings=512, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-                               **common)
+        config = hf.BertConfig(hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+                               intermediate_size=INNER, max_position_embeddings=512, hidden_dropout_prob=0.0,
+                               attention_probs_dropout_prob=0.0, **common)
         return hf.BertForMaskedLM(config)
     if case == "causal":
-        config = hf.GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=INNER, n_positions=512, resid_pdrop=0.0,
-                               embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, **common)
+        config = hf.GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=INNER, n_positions=512,
+                               resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False, bos_token_id=1,
+                               eos_token_id=2, **common)
         return hf.GPT2LMHeadModel(config)
     if which == "T5":
         config = hf.T5Config(d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=INNER, num_layers=LAYERS, num_heads=HEADS,
@@ -226,7 +229,7 @@ def main() -> None:
     parser.add_argument("--fewer", action="store_true", help="leave out the peer's sdpa attention")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--stock-allocator", action="store_true", help="do not keep memory, for anybody")
-    parser.add_argument("--peak", nargs=2, metavar=("SIDE", "PRECISION"), help="only print what one contender's steps add")
+    parser.add_argument("--peak", nargs=2, metavar=("SIDE", "PRECISION"), help="print what one's steps add, only")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

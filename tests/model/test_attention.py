@@ -42,7 +42,8 @@ def compared(kernel, plan, heads, shared, fields, with_bias=False, with_turn=Fal
     upstream = torch.randn(n, heads, SIZE, dtype=dtype)
     bias = None
     if with_bias:
-        bias = RelativeBias(ModelConfig(Shape(heads=heads, width=heads * SIZE), Position("relative", buckets=8, distance=9)), True)
+        position = Position("relative", buckets=8, distance=9)
+        bias = RelativeBias(ModelConfig(Shape(heads=heads, width=heads * SIZE), position), both_sides=True)
         torch.nn.init.normal_(bias.weight)
         bias = bias.to(dtype)
     turn = rotary_table(fields["position"], SIZE, 100.0, queries) if with_turn else None
@@ -106,7 +107,7 @@ def test_a_row_nobody_may_look_in_is_zeros():
     assert attend(rows, None, plan, Scoring(2, 1.0)).abs().max() == 0
 
 
-@pytest.mark.parametrize("grid", [None, torch.tensor([[[1, 0, 1], [0, 0, 0]]], dtype=torch.bool)], ids=["full", "blind"])
+@pytest.mark.parametrize("grid", [None, torch.tensor([[[True, False, True], [False] * 3]])], ids=["full", "blind"])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_written_out_backward_is_the_derivative(grid, with_bias, turned):

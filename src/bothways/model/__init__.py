@@ -1,7 +1,10 @@
 """Examples to states: one network, one tower or two, whose direction is the visibility it is called with."""
 
+from bothways.model import cost
 from bothways.model.cache import Cache
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
+from bothways.model.describe import describe, transformers_class
 from bothways.model.language_model import LanguageModel, Output
 
-__all__ = ["Cache", "FeedForward", "LanguageModel", "ModelConfig", "Norm", "Output", "Position", "Shape"]
+__all__ = ["Cache", "FeedForward", "LanguageModel", "ModelConfig", "Norm", "Output", "Position", "Shape", "cost",
+           "describe", "transformers_class"]

@@ -1,83 +1,89 @@
-"""What a network costs: parameters and FLOPs, counted from its config and an objective's profile.
+"""What a network costs: parameters, and floating-point operations per raw token.
 
-Matrix products only, two FLOPs a multiply-add, training three times the forward pass. Attention is counted where the
-visibility allows it (half the square for causal), which is the work needed; a kernel that computes hidden pairs
-as well does more. `6 * parameters * tokens` is not good enough at the sizes people compare: at width 256, four layers
-and a vocabulary of 4,096 the head alone is a quarter of the training FLOPs.
+Only matrix products are counted, a multiply-add as two, training as three forward passes (Kaplan et al., arXiv
+2001.08361, section 2.1). Unlike 6 N D this counts attention by the pairs that a visibility really allows, the head
+only where something is asked, and both towers by the tokens that each of them reads.
 """
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 from bothways.model.config import ModelConfig
+from bothways.model.language_model import LanguageModel
 from bothways.objectives.base import Profile
-from bothways.visibility import Visibility, bidirectional, density, make_fields
-
-TRAINING = 3
-"""A training step is a forward pass and a backward pass of twice its products."""
+from bothways.visibility import Visibility, bidirectional, density
 
 
-def flops(config: ModelConfig, profile: Profile, length: int, training: bool = True) -> float:
-    """FLOPs for each raw token of text.
+def flops(config: ModelConfig, profile: Profile, length: int, training: bool = True, as_run: bool = False) -> float:
+    """Floating-point operations for each raw token of documents of `length` raw tokens.
 
     Args:
-        config: the network.
-        profile: what the objective makes of a raw token: how many inputs each tower reads, how many logits are asked.
-        length: raw tokens in one document (a window).
-        training: with the backward pass.
+        profile: what the objective makes of a raw token.
+        training: forward and backward instead of forward alone.
+        as_run: count every query with every key of a document, as our own CPU kernel multiplies them, instead of only
+            the pairs that the visibility needs (half of them for a causal one).
     """
-    shape = config.shape
-    inside = shape.heads * config.head_size
-    target, source = profile.inputs * length, profile.source_inputs * length
-    # 1. the tower that predicts
-    total = profile.inputs * _tower(config, shape.layers, profile.visibility, target)
-    # 2. the tower that reads the source, and looking across at it
-    if shape.source_layers:
-        total += profile.source_inputs * _tower(config, shape.source_layers, bidirectional, source)
-        products = profile.inputs * 2 * shape.width * inside + \
-            profile.source_inputs * 2 * shape.width * config.key_heads * config.head_size
-        total += shape.layers * (2 * products + profile.inputs * 4 * source * inside)
-    # 3. the head, only where something is asked
-    total += profile.asked * 2 * shape.width * shape.vocabulary
-    return total * (TRAINING if training else 1)
+    # 1. tokens in each tower
+    tokens, told = round(profile.inputs * length), round(profile.source_inputs * length)
+    total = _tower(config, tokens, config.shape.layers, profile.visibility, as_run)
+    # 2. the other tower, and looking across at it
+    if config.shape.source_layers:
+        total += _tower(config, told, config.shape.source_layers, bidirectional, as_run)
+        asking, telling = cross_products(config)
+        total += config.shape.layers * (2.0 * tokens * asking + 2.0 * told * telling + _pairs(config, tokens * told))
+    # 3. the head, where something is asked
+    total += 2.0 * config.shape.width * config.shape.vocabulary * profile.asked * length
+    return total * (3 if training else 1) / length
 
 
-def _tower(config: ModelConfig, layers: int, visibility: Visibility, length: float) -> float:
-    """Forward FLOPs of one input token in one tower over documents of `length` tokens."""
-    seen = {reach: _density(visibility & reach, round(length)) for reach in map(config.reach_of, range(layers))}
-    inside = config.shape.heads * config.head_size
-    attention = sum(4 * length * seen[config.reach_of(layer)] * inside for layer in range(layers))
-    return layers * 2 * _block(config) + attention
+def block_products(config: ModelConfig) -> int:
+    """Weights a token is multiplied with in one block, cross-attention apart."""
+    width, heads, shared = config.shape.width, config.shape.heads, config.key_heads
+    attention = width * config.head_size * (2 * heads + 2 * shared)
+    return attention + (3 if config.feed_forward.kind == "gated" else 2) * width * config.inner
 
 
-def _density(visibility: Visibility, length: int) -> float:
-    """The share of pairs that are seen; fields a visibility needs beyond places are all ones."""
-    length = max(1, length)
-    places = make_fields(length)
-    return density(visibility, length, **{name: places["index"] * 0 + 1 for name in visibility.needs - places.keys()})
+def cross_products(config: ModelConfig) -> tuple[int, int]:
+    """Weights of one block's cross-attention: for each token that looks, and for each that is looked at."""
+    width, size = config.shape.width, config.head_size
+    return 2 * width * config.shape.heads * size, 2 * width * config.key_heads * size
 
 
-def _block(config: ModelConfig) -> int:
-    """Weights of one block that every token is multiplied with."""
-    width = config.shape.width
-    attention = width * config.head_size * (2 * config.shape.heads + 2 * config.key_heads)
-    return attention + width * config.inner * (3 if config.feed_forward.kind == "gated" else 2)
+def _tower(config: ModelConfig, tokens: int, layers: int, visibility: Visibility, as_run: bool) -> float:
+    """Forward operations of one document of `tokens` tokens in one tower."""
+    if not tokens:
+        return 0.0
+    shares: dict[Visibility, float] = {}
+    total = 2.0 * tokens * layers * block_products(config)
+    for layer in range(layers):
+        value = visibility & config.reach_of(layer)
+        if value not in shares:
+            shares[value] = 1.0 if as_run else allowed(value, tokens)
+        total += _pairs(config, shares[value] * tokens * tokens)
+    return total
 
 
-def parameters(network: ModelConfig | nn.Module) -> dict[str, int]:
-    """Numbers of parameters: total, without embeddings and head, and those active for a token.
+def _pairs(config: ModelConfig, pairs: float) -> float:
+    """Scores and the values they weigh, for so many pairs of tokens."""
+    return 4.0 * pairs * config.shape.heads * config.head_size
 
-    A config is counted by building its network without memory.
-    """
+
+def allowed(visibility: Visibility, length: int) -> float:
+    """The share of pairs a visibility allows in one document: half of it prefix, no padding, a random order."""
+    return density(visibility, length, prefix=(torch.arange(length) < length // 2).long(),
+                   valid=torch.ones(length, dtype=torch.long),
+                   rank=torch.randperm(length, generator=torch.Generator().manual_seed(0)))
+
+
+def parameters(network: ModelConfig | LanguageModel) -> dict[str, int]:
+    """How many weights: `total`; `non_embedding`, without tables of tokens and places and an untied head; `active`,
+    those that one token passes through (all, while nothing here chooses among experts)."""
     if isinstance(network, ModelConfig):
-        import torch
-
-        from bothways.model.language_model import LanguageModel
-
         with torch.device("meta"):
             network = LanguageModel(network)
-    counts = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    tables = sum(count for name, count in counts.items() if name.startswith(("embedding.", "head.")))
-    total = sum(counts.values())
+    sizes = {name: weight.numel() for name, weight in network.named_parameters()}
+    total = sum(sizes.values())
+    tables = sum(size for name, size in sizes.items()
+                 if name in ("embedding.weight", "head.weight") or name.endswith("position.weight"))
     return {"total": total, "non_embedding": total - tables, "active": total}

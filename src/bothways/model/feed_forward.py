@@ -84,9 +84,6 @@ class PlainFeedForward(nn.Module):
         """(N, D) to (N, D)."""
         return self.down(self.activation(self.up(states)))
 
-    def split_projections(self) -> None:
-        """Nothing is fused here."""
-
 
 def make_feed_forward(config: ModelConfig) -> GatedFeedForward | PlainFeedForward:
     """The feed-forward the config chooses."""

@@ -35,8 +35,8 @@ def block_mask(plan: Plan, device: torch.device) -> Any:
 
     assert plan.fields is not None
     queries, keys = ({name: side[name].to(device) for name in plan.visibility.needs} for side in plan.fields)
-    lengths = [len(side["index"]) for side in plan.fields]
-    return create_block_mask(looks(plan.visibility, queries, keys), None, None, *lengths, device=device)
+    asking, told = (len(side["index"]) for side in plan.fields)
+    return create_block_mask(looks(plan.visibility, queries, keys), None, None, asking, told, device=str(device))
 
 
 def look(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, scale: float) -> Tensor:
@@ -50,7 +50,8 @@ def look(queries: Tensor, keys: Tensor, values: Tensor, plan: Plan, scale: float
 
 
 @functools.cache
-def _kernel(device: str) -> Callable[..., Tensor]:
+def _kernel(device: str) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    kernel: Callable[..., Any] = flex_attention
+    return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel

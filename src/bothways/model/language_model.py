@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,10 @@ from bothways.errors import BothwaysError
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig
+from bothways.model.feed_forward import GatedFeedForward
+from bothways.model.mixer import CrossAttention, SelfAttention
 from bothways.model.render import Plan, Planner
-from bothways.model.tower import Tower
+from bothways.model.tower import Block, Tower
 
 
 @dataclass
@@ -93,7 +96,7 @@ class LanguageModel(nn.Module):
     def split_projections(self) -> None:
         """Separate fused projections (q, k, v and up, gate), as adapters want them; the function stays the same."""
         for module in list(self.modules()):
-            if module is not self and hasattr(module, "split_projections"):
+            if isinstance(module, SelfAttention | CrossAttention | GatedFeedForward):
                 module.split_projections()
 
     @torch.no_grad()
@@ -116,7 +119,7 @@ class LanguageModel(nn.Module):
     def _across(self, example: Example, cache: Cache | None
                 ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]]]:
         """The source's states, and for each block what they told and the plan of looking there."""
-        blocks, source = self.tower.blocks, None
+        source = None
         if example.cross is None:
             raise BothwaysError("this network has two towers, but the example does not say who may look across: "
                                 "give it `cross` (say, `bidirectional`)")
@@ -126,7 +129,7 @@ class LanguageModel(nn.Module):
         told: list[Tensor] = []
         if example.source is not None:
             source = self.encode(example.source).states
-            told = [block.cross.told(source) for block in blocks]
+            told = [cast(Block, block).cross.told(source) for block in self.tower.blocks]
         if cache is None:
             assert example.source is not None
             plan = Planner(example.fields, example.source.fields, example.inputs.device).plan(example.cross)

@@ -50,6 +50,7 @@ class Tower(nn.Module):
     def __init__(self, config: ModelConfig, layers: int, crosses: bool = False, looks_back: bool = True) -> None:
         super().__init__()
         self.config, position = config, config.position
+        self.position: nn.Module | None = None
         if position.kind == "learned":
             self.position = LearnedPositions(position.length, config.shape.width)
         elif position.kind == "sinusoidal":
@@ -90,6 +91,6 @@ class Tower(nn.Module):
             return states, Places(turn=rotary_table(positions, config.head_size, config.position.base, states))
         if config.position.kind == "relative":
             return states, Places(bias=self.relative)
-        if config.position.kind in ("learned", "sinusoidal"):
+        if self.position is not None:
             return states + self.position(positions).to(states.device, states.dtype), Places()
         return states, Places()

@@ -1,0 +1,175 @@
+"""Cached equals uncached, for ragged prefills and steps, one tower and two; what cannot be cached is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bothways.batch import Example, pack
+from bothways.errors import BothwaysError
+from bothways.model import LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.visibility import bidirectional, causal, prefix, same_document, valid, window
+
+SMALL = Shape(64, 32, 3, heads=4, key_heads=2)
+CONFIGS = {
+    "llama": ModelConfig(SMALL),
+    "windows": ModelConfig(SMALL, reach="LG", local=3),
+    "query-key norm": ModelConfig(SMALL, norm=Norm(query_key=True)),
+    "soft cap": ModelConfig(SMALL, soft_cap=10.0),
+    "learned": ModelConfig(SMALL, Position("learned", length=64)),
+    "relative": ModelConfig(SMALL, Position("relative", buckets=8, distance=20)),
+}
+STEPS = {
+    "even": [(5, 5, 5), (1, 1, 1), (1, 1, 1), (3, 3, 3), (1, 1, 1)],
+    "ragged": [(2, 6, 1), (1, 1, 1), (0, 1, 2), (4, 0, 0), (1, 1, 1)],
+    "late": [(0, 3, 0), (2, 0, 1), (1, 1, 1)],
+}
+
+
+def build(config):
+    torch.manual_seed(0)
+    network = LanguageModel(config).eval()
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "norm" not in name:
+                weight.mul_(6)
+    return network
+
+
+def read_in_steps(network, whole, steps, cache, source=None, **facts):
+    """States of each text (in one row each), read a few tokens at a time."""
+    texts = [whole.inputs[whole.fields["document"] == document] for document in range(cache.sequences)]
+    read = [[] for _ in texts]
+    for counts in steps:
+        fields = cache.fields(counts)
+
+        def now(parts, counts=counts):
+            starts = cache.lengths.tolist()
+            return torch.cat([part[start:start + n] for part, start, n in zip(parts, starts, counts)])
+        fields |= {name: now(parts) for name, parts in facts.items()}
+        inputs = now(texts)
+        step = Example(inputs, whole.visibility, fields, source=source, cross=whole.cross)
+        with torch.no_grad():
+            states = network(step, cache).states
+        source = None
+        for document, part in enumerate(states.split(list(counts))):
+            read[document].append(part)
+    return torch.cat([torch.cat(parts) for parts in read])
+
+
+def row(steps, visibility=causal & same_document, seed=0):
+    lengths = torch.tensor(steps).sum(0)
+    n = int(lengths.sum())
+    index = torch.cat([torch.arange(int(length)) for length in lengths])
+    tokens = torch.randint(44, 64, (n,), generator=torch.Generator().manual_seed(seed))
+    return Example(tokens, visibility, {"index": index, "position": index,
+                                        "document": torch.arange(len(lengths)).repeat_interleave(lengths)})
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("visibility", [causal, causal & window(4, 4)], ids=repr)
+def test_cached_is_uncached(config, steps, visibility):
+    network, whole = build(config), row(steps, visibility & same_document)
+    cache = network.cache(3, 4)  # too small at first: it grows
+    cached = read_in_steps(network, whole, steps, cache)
+    torch.testing.assert_close(cached, network(whole).states, atol=3e-5, rtol=1e-4)
+    assert cache.lengths.tolist() == torch.tensor(steps).sum(0).tolist()
+
+
+def test_one_text_needs_no_documents():
+    network = build(CONFIGS["llama"])
+    steps = [(4,), (1,), (2,)]
+    whole = row(steps, causal)
+    torch.testing.assert_close(read_in_steps(network, whole, steps, network.cache(1, 16)), network(whole).states,
+                               atol=3e-5, rtol=1e-4)
+
+
+def test_a_prefix_is_read_both_ways_and_then_continued():
+    network = build(CONFIGS["llama"])
+    steps = [(3, 4), (1, 1), (2, 1)]
+    whole = row(steps, prefix & same_document)
+    belongs = [torch.tensor([1, 1, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0, 0])]
+    whole = replace(whole, fields={**whole.fields, "prefix": torch.cat(belongs)})
+    cached = read_in_steps(network, whole, steps, network.cache(2, 8), prefix=belongs)
+    torch.testing.assert_close(cached, network(whole).states, atol=3e-5, rtol=1e-4)
+
+
+def test_hidden_tokens_stay_hidden_in_the_cache():
+    network = build(CONFIGS["llama"])
+    steps = [(3, 3), (1, 1), (1, 1)]
+    real = [torch.tensor([0, 1, 1, 1, 1]), torch.tensor([1, 1, 0, 1, 1])]
+    whole = row(steps, causal & valid & same_document)
+    whole = replace(whole, fields={**whole.fields, "valid": torch.cat(real)})
+    cached = read_in_steps(network, whole, steps, network.cache(2, 8), valid=real)
+    torch.testing.assert_close(cached, network(whole).states, atol=3e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sources", [(5, 5, 5), (4, 0, 7)], ids=["even", "ragged"])
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
+@pytest.mark.parametrize("position", [Position(), Position("relative", buckets=8, distance=20)],
+                         ids=["rotary", "bias"])
+def test_cached_is_uncached_with_two_towers(sources, steps, position):
+    network = build(ModelConfig(Shape(64, 32, 2, source_layers=2, heads=4, key_heads=2), position))
+    source = row([sources], bidirectional & same_document, seed=9)
+    whole = replace(row(steps), source=source, cross=bidirectional & same_document)
+    cached = read_in_steps(network, whole, steps, network.cache(3, 4), source)
+    torch.testing.assert_close(cached, network(whole).states, atol=3e-5, rtol=1e-4)
+
+
+def test_beams_are_kept_repeated_and_reordered():
+    network = build(ModelConfig(Shape(64, 32, 2, source_layers=1, heads=4)))
+
+    def text(n, m):
+        source = Example(torch.randint(44, 64, (m,)), bidirectional)
+        return Example(torch.randint(44, 64, (n,)), causal, source=source, cross=bidirectional)
+    one, two = [text(3, 4), text(5, 2)], [text(1, 0), text(1, 0), text(1, 0)]
+    cache = network.cache(2, 8)
+    with torch.no_grad():
+        network(pack(one)[0], cache)
+        cache.keep([1, 0, 1])
+        step = Example(torch.cat([t.inputs for t in two]), causal & same_document, cache.fields(1), cross=same_document)
+        cached = network(step, cache).states
+        for place, text in enumerate((1, 0, 1)):
+            whole = replace(one[text], inputs=torch.cat((one[text].inputs, two[place].inputs)), fields={})
+            torch.testing.assert_close(cached[place], network(whole).states[-1], atol=3e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("visibility", [bidirectional, window(2, 2), causal | window(0, 1), valid], ids=repr)
+def test_a_cache_is_refused_where_an_earlier_token_could_see_a_later_one(visibility):
+    network = build(CONFIGS["llama"])
+    cache = network.cache(2, 8)
+
+    def call(count):
+        fields = cache.fields(count)
+        fields["valid"] = torch.ones(2 * count, dtype=torch.long)
+        network(Example(torch.full((2 * count,), 50), visibility & same_document, fields), cache)
+    call(3)  # reading at once is fine: nothing came before
+    with pytest.raises(BothwaysError, match="no token sees a later one"):
+        call(1)
+
+
+def test_wrong_calls_of_a_cache_say_what_to_change():
+    network = build(CONFIGS["llama"])
+    cache = network.cache(2, 8)
+    with pytest.raises(BothwaysError, match="keeps its documents apart"):
+        network(Example(torch.full((2,), 50), causal, cache.fields(1)), cache)
+    with pytest.raises(BothwaysError, match="holds 2 documents, but the example numbers one 2"):
+        network(row([(1, 1, 1)]), cache)
+    network(row([(2, 2)]), cache)
+    fields = {**cache.fields(1), "prefix": torch.tensor([0, 0])}
+    with pytest.raises(BothwaysError, match="without the field 'prefix'"):
+        network(Example(torch.full((2,), 50), prefix & same_document, fields), cache)
+
+
+def test_a_step_writes_in_place_and_keeps_no_graph():
+    network = build(CONFIGS["llama"])
+    cache = network.cache(2, 16)
+    network(row([(3, 3)]), cache)
+    before = [store.keys.data_ptr() for store in cache.stores]
+    network(Example(torch.full((2,), 50), causal & same_document, cache.fields(1)), cache)
+    assert before == [store.keys.data_ptr() for store in cache.stores]
+    assert not any(store.keys.requires_grad for store in cache.stores)
+    assert cache.stores[0].keys.shape == (2, 2, 16, 8)
