@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bothways import decoding, families
+from bothways import decoding, families, model
 from bothways.batch import Vocabulary, pack
 from bothways.decoding import GenerateConfig, Written
 from bothways.errors import BothwaysError, nearest
@@ -331,16 +331,17 @@ def description(config: ModelConfig, objective: Objective, window: int = 128) ->
     Args:
         window: tokens of a text, for the costs of attention.
     """
-    from bothways.model.describe import describe as described
-
     fits, reason = families.fitting(config, objective), families.obstacle(config, objective)
-    lines = [f"objective   {objective.name}: {objective.summary}"]
+    # 1. what it was trained to do
+    lines = [f"objective     {objective.name}: {objective.summary}"]
     for mode in objective.modes:
         speaks = "of the token there" if mode.predicts == "here" else "of the token after it"
-        lines.append(f"mode        {mode.name}: {mode.visibility!r}; a state speaks {speaks}; "
+        lines.append(f"mode          {mode.name}: {mode.visibility!r}; a state speaks {speaks}; "
                      f"likelihood {mode.likelihood}")
-    lines.append(str(described(config, objective.profile, window)).rstrip())
-    lines.append(f"transformers: {fits.architecture}" if fits is not None else f"transformers: no class; {reason}")
+    # 2. the network; which class reads it depends on the objective too, so the families say it
+    lines += [line for line in model.describe(config, objective.profile, window).splitlines()
+              if not line.startswith("transformers")]
+    lines.append(f"transformers  {fits.architecture if fits is not None else f'no class: {reason}'}")
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ def fitting(config: ModelConfig, objective: Objective) -> Family | None:
 
 
 def obstacle(config: ModelConfig, objective: Objective) -> str | None:
-    """The choice that keeps this network out of `transformers`, as a sentence; none when a family fits."""
+    """The choices that keep this network out of `transformers`, as a sentence; none when a family fits."""
     if fitting(config, objective) is not None:
         return None
     near = next(family for family in KNOWN.values() if family.direction == direction(objective))

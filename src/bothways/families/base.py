@@ -43,7 +43,7 @@ class Family(ABC):
 
     @abstractmethod
     def obstacle(self, config: ModelConfig) -> str | None:
-        """The choice in `config` that this family does not have, as a phrase; none when it fits."""
+        """The choices in `config` that this family does not have, as phrases; none when it fits."""
 
     @abstractmethod
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
@@ -125,6 +125,6 @@ def demand(stored: Mapping[str, Any], names: Sequence[str], where: str) -> None:
         raise BothwaysError(f"{where} lacks {', '.join(missing)}")
 
 
-def first(*choices: tuple[bool, str]) -> str | None:
-    """The phrase of the first choice that stands in the way."""
-    return next((phrase for stands, phrase in choices if stands), None)
+def in_the_way(*choices: tuple[bool, str]) -> str | None:
+    """The phrases of all choices that stand in the way, or none."""
+    return "; ".join(phrase for stands, phrase in choices if stands) or None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from bothways import families
 from bothways.families.base import Family
 from bothways.families.trained import Trained
+from bothways.visibility import bidirectional, causal
 
 _CLASSES = {"LlamaForCausalLM": "AutoModelForCausalLM", "Qwen3ForCausalLM": "AutoModelForCausalLM",
             "EuroBertForMaskedLM": "AutoModelForMaskedLM", "T5ForConditionalGeneration": "AutoModelForSeq2SeqLM"}
@@ -71,7 +72,10 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
         yield f"`transformers` has no class for this network: {reason}. The weights carry bothways names."
         return
     loader, modes = _CLASSES[family.architecture], trained.objective.modes
-    yield f"In `transformers` it is a `{family.architecture}`, with the same logits in the mode '{modes[0].name}':"
+    looks = {"causal": causal, "bidirectional": bidirectional, "two towers": modes[0].visibility}[family.direction]
+    same = modes[0].visibility == looks
+    yield (f"In `transformers` it is a `{family.architecture}`"
+           + (f", with the same logits in the mode '{modes[0].name}':" if same else ":"))
     yield from ("", "```python", f"from transformers import {loader}", "")
     yield from (f'model = {loader}.from_pretrained("path/to/this/folder")', "```")
     for mode in modes:
@@ -84,7 +88,8 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
             else:
                 yield (f"In the mode '{mode.name}' it looks both ways, which that class does not, and the state at a "
                        "place speaks of that place; call it through bothways.")
-    if family.direction == "causal" and "causal" not in repr(modes[0].visibility):
+    if not same:
         yield ""
-        yield ("It was trained to look both ways, and that class looks only left: its logits there are not those it "
-               "was trained for. The state at place k speaks of place k + 1.")
+        yield (f"That class is {looks!r} and the mode '{modes[0].name}' is {modes[0].visibility!r}, so its logits there are "
+               "not those it was trained for."
+               + (" The state at place k speaks of place k + 1." if modes[0].predicts == "next" else ""))

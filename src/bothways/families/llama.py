@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
-from bothways.families.base import Direction, Family, Link, demand, first
+from bothways.families.base import Direction, Family, Link, demand, in_the_way
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
 
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
@@ -30,7 +30,7 @@ class Llama(Family):
 
     def obstacle(self, config: ModelConfig) -> str | None:
         shape, norm = config.shape, config.norm
-        return first(
+        return in_the_way(
             (config.stack == "two towers", f"shape.source_layers {shape.source_layers} makes two towers"),
             (config.position.kind != "rotary", f"position.kind is '{config.position.kind}', not 'rotary'"),
             (norm.kind != "rms", f"norm.kind is '{norm.kind}', not 'rms'"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
-from bothways.families.base import Direction, Family, Link, demand, first
+from bothways.families.base import Direction, Family, Link, demand, in_the_way
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
 
 _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gelu", ("gated", "silu"): "gated-silu",
@@ -34,7 +34,7 @@ class T5(Family):
 
     def obstacle(self, config: ModelConfig) -> str | None:
         feed = (config.feed_forward.kind, config.feed_forward.activation)
-        return first(
+        return in_the_way(
             (config.stack == "one tower", "shape.source_layers is 0, which makes one tower"),
             (config.position.kind != "relative", f"position.kind is '{config.position.kind}', not 'relative'"),
             (config.norm.kind != "rms", f"norm.kind is '{config.norm.kind}', not 'rms'"),
