@@ -150,7 +150,7 @@ class Other:
 '''
 
 
-def test_an_objective_in_a_file_of_ones_own(tmp_path):
+def test_an_objective_in_a_file_of_ones_own(tmp_path, monkeypatch):
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     objective = make(f"{file}:EveryOther(step=3)", PLAIN)
@@ -158,6 +158,9 @@ def test_an_objective_in_a_file_of_ones_own(tmp_path):
     assert make(objective.describe(), PLAIN) == objective
     example = objective.corrupt(Window(np.arange(44, 54)), Key(0, 0, 0))
     assert example.asks[0].targets.tolist() == [45, 48, 51]
+    # a path relative to where the training was started is found again from elsewhere
+    monkeypatch.chdir(tmp_path)
+    assert make("mine.py:EveryOther(step=3)", PLAIN).describe() == objective.describe()
     mixture = make(f"{file}:EveryOther + masked-next", PLAIN)
     assert mixture.names == ("every-other", "masked-next")
     assert make(mixture.describe(), PLAIN) == mixture

@@ -167,5 +167,5 @@ def _load(path: Path, changed: int, wanted: str, name: str) -> type[Objective]:
     if not (inspect.isclass(found) and issubclass(found, Objective)):
         raise BothwaysError(f"objective '{name}': {wanted} in {path} is not a subclass of "
                             "bothways.objectives.Objective")
-    found.loaded_from = name
+    found.loaded_from = f"{path}:{wanted}"  # the whole path, so that a model folder finds it from anywhere
     return found
