@@ -85,7 +85,7 @@ class Key(NamedTuple):
 
     seed: int
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's method, not missed here
     progress: float = 0.0
 
     def rng(self, *salt: int) -> np.random.Generator:
@@ -103,7 +103,7 @@ class Window(NamedTuple):
     ids: IntArray
     document: int = 0
     start: int = 0
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
