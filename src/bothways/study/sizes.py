@@ -37,8 +37,9 @@ class Size:
 
 TEXT: tuple[Size, ...] = (
     # until    width layers heads vocabulary window batch rates
-    Size(4e12, 128, 4, 2, 1024, 128, 2048, 0.02, 8e-3),     # about 100 seconds of one thread
-    Size(6e13, 192, 4, 3, 2048, 128, 2048, 0.02, 8e-3),     # about 25 minutes of one thread
+    Size(2.5e12, 128, 4, 2, 1024, 128, 2048, 0.02, 8e-3),   # about a minute of one thread
+    Size(8e12, 128, 4, 2, 2048, 128, 2048, 0.02, 8e-3),     # about 3 minutes
+    Size(6e13, 192, 4, 3, 2048, 128, 2048, 0.02, 8e-3),     # about 25 minutes
     Size(6e14, 256, 6, 4, 2048, 128, 4096, 0.02, 5e-3),
     Size(1e16, 384, 8, 6, 4096, 256, 8192, 0.01),
     Size(1e18, 512, 12, 8, 8192, 256, 16384, 0.01),
