@@ -90,6 +90,6 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
                        "place speaks of that place; call it through bothways.")
     if not same:
         yield ""
-        yield (f"That class is {looks!r} and the mode '{modes[0].name}' is {modes[0].visibility!r}, so its logits there "
-               "are not those it was trained for."
+        yield (f"That class is {looks!r} and the mode '{modes[0].name}' is {modes[0].visibility!r}, so its "
+               "logits there are not those it was trained for."
                + (" The state at place k speaks of place k + 1." if modes[0].predicts == "next" else ""))
