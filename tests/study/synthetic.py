@@ -111,7 +111,8 @@ def training() -> dict[str, Any]:
 
 def example(contender: str) -> dict[str, Any]:
     """Six tokens with one asked."""
-    side = {"name": "token", "labels": ["<bos>", "the", "cat", "<mask>", "on", "it"], "hidden": [3], "asked": {"3": ["sat"]}}
+    side = {"name": "token", "labels": ["<bos>", "the", "cat", "<mask>", "on", "it"], "hidden": [3],
+            "asked": {"3": ["sat"]}}
     grid = ["1" * (row + 1) + "0" * (5 - row) for row in range(6)]
     one = {"title": "causal", "sides": [side], "sentences": ["a token sees itself and what stands before it"],
            "grids": [grid]}

@@ -21,7 +21,7 @@ def test_a_clear_winner_is_sure(synthetic, tmp_path):
 
 def test_bounds_carry_their_sign(synthetic, tmp_path):
     synthetic.study(tmp_path)
-    loaded, by_measure = found(tmp_path)
+    _, by_measure = found(tmp_path)
     lines = {line.contender: line for line in by_measure["suffix-bits"].board.headlines}
     assert answers.value(by_measure["suffix-bits"].board.measure, 2.2, lines["diffusion"].estimator) == "≤ 2.200"
     assert results.likelihood_note(by_measure["suffix-bits"].board) is not None

@@ -62,8 +62,8 @@ def run(options: Options) -> int:
     from bothways.study import plan as plans
     from bothways.study import report
     from bothways.study.describe import plan_lines
+    from bothways.study.locks import only_one
     from bothways.study.progress import Display, clock
-    from bothways.study.run import only_one
     from bothways.study.run import run as run_plan
 
     # 1. the plan, printed before anything is done
@@ -76,7 +76,7 @@ def run(options: Options) -> int:
     print("\n".join(plan_lines(plan, folder)), flush=True)
     # 2. the runs
     display = Display()
-    with only_one(folder):
+    with only_one(folder, "study"):
         try:
             outcome = run_plan(folder, plan, display)
         except KeyboardInterrupt:

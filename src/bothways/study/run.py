@@ -10,8 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,7 +25,7 @@ from bothways.study.results import FAILURE_FILE, RESULT_FILE, read_json
 JOB_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
 POLL = 0.2
-GRACE = 60.0
+GRACE = 120.0
 """Seconds a run gets to write its checkpoint after Ctrl-C."""
 MEASURING = {"smoke": 4.0, "quick": 15.0, "full": 120.0}
 """Seconds that measuring a run takes, as long as none has been timed."""
@@ -40,28 +39,6 @@ class Outcome:
     finished: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold a study's folder, so that two calls never run the same study at once.
-
-    Raises:
-        BothwaysError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: the folder is then trusted to its user
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BothwaysError(f"the study in '{folder}' is being run by another process: wait for it, or choose "
-                                "another --out", exit_code=1) from None
-        yield
 
 
 def run(folder: Path, plan: Plan, display: Display) -> Outcome:
@@ -83,6 +60,7 @@ class _Runner:
         self.jobs = plan.jobs()
         self.waiting: list[Job] = []
         self.running: dict[Job, tuple[BaseProcess, Live]] = {}
+        self.pipes: dict[Job, Any] = {}
         self.outcome = Outcome()
         self.measured: dict[str, list[float]] = {}
         self.context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
@@ -158,9 +136,13 @@ class _Runner:
         for name in (FAILURE_FILE, STATUS_FILE):
             (place / name).unlink(missing_ok=True)
         plans.write_json(place / JOB_FILE, self._told(job))
-        process = self.context.Process(target=worker.child, args=(str(place),), name=job.name, daemon=False)
+        # the run holds one end of a pipe and learns from it when this process, which holds the other, is gone
+        theirs, ours = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=worker.child, args=(str(place), theirs), name=job.name)
         process.start()
+        theirs.close()
         self.running[job] = (process, Live(job, place, time.monotonic()))
+        self.pipes[job] = ours
         if not self.display.pretty:
             self.display.say(f"started   {label(job)}")
 
@@ -180,6 +162,7 @@ class _Runner:
                 continue
             process.join()
             del self.running[job]
+            self.pipes.pop(job).close()
             if self._done(job):
                 self._finished(job, live)
             else:

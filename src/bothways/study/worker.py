@@ -8,6 +8,7 @@ goes on from its checkpoint. Exit codes: 0 done, 1 and 2 failed (`failure.json` 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,12 +27,15 @@ from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
 from bothways.study import data, efforts, measuring, plan
 from bothways.study.contenders import CONTENDERS
+from bothways.study.locks import only_one
 from bothways.study.plan import Source, write_json
 from bothways.study.progress import STATUS_FILE
 from bothways.study.results import FAILURE_FILE, RESULT_FILE
 from bothways.study.sizes import Size
 from bothways.training import Outlook, Watcher
 
+PATIENCE = 120.0
+"""Seconds to wait for an earlier process of the same run to end."""
 SHOWN = 28
 """Tokens of the example that a report draws."""
 
@@ -40,7 +44,9 @@ def main(folder: Path) -> int:
     """Do the run in `folder`; returns the exit code."""
     told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     try:
-        _work(folder, told)
+        # a run whose study was killed just now may still be writing its checkpoint
+        with only_one(folder, "run", wait=PATIENCE):
+            _work(folder, told)
         return 0
     except BothwaysError as error:
         if error.exit_code == 130:
@@ -57,8 +63,12 @@ def main(folder: Path) -> int:
         return 1
 
 
-def child(folder: str) -> None:
-    """The same in a process that a study has made: output goes to `log.txt`, and it ends when the study's does."""
+def child(folder: str, study: Any) -> None:
+    """The same in a process that a study has made: output goes to `log.txt`, and it ends when the study's does.
+
+    Args:
+        study: the reading end of a pipe that the study's process holds open.
+    """
     place = Path(folder)
     log = os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
@@ -66,14 +76,14 @@ def child(folder: str) -> None:
     if hasattr(os, "setsid"):
         # Ctrl-C on the terminal reaches the study only, which then asks its runs to stop one by one
         os.setsid()
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch, args=(study,), daemon=True).start()
     sys.exit(main(place))
 
 
-def _watch_parent(parent: int) -> None:
-    """End as after Ctrl-C when the study's process is gone: nobody would ever read the result."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _watch(study: Any) -> None:
+    """End as after Ctrl-C when the study's process is gone, since it would start this run again."""
+    with contextlib.suppress(EOFError, OSError):
+        study.recv()
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -108,8 +118,7 @@ def _work(folder: Path, told: dict[str, Any]) -> None:
 
 def _contender(folder: Path, told: dict[str, Any], size: Size, desk: measuring.Desk) -> dict[str, Any]:
     """Train, then measure what came out, and collect what a report draws."""
-    from bothways.training import train
-    from bothways.training.run import resolved
+    from bothways.training import resolved, train
 
     # 1. train, or go on; a number of steps that seed 0 has timed stands for the seconds
     config = train_config(told, size, desk)
