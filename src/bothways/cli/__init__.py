@@ -87,14 +87,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def parse(module: ModuleType, name: str, arguments: Sequence[str]) -> object:
-    """The command's `Options`, from its arguments.
+    """The command's `Options`, from its arguments; raises SystemExit as `parsing.parse` does."""
+    from bothways.cli import parsing
 
-    Raises:
-        SystemExit: 0 after `--help`, 2 after a wrong call; what is wrong has been printed.
-    """
-    import tyro
-
-    return tyro.cli(module.Options, prog=f"bothways {name}", description=module.__doc__, args=list(arguments))
+    return parsing.parse(module.Options, f"bothways {name}", module.__doc__, arguments)
 
 
 def overview() -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 if TYPE_CHECKING:
     from bothways.training import Run
@@ -24,8 +26,8 @@ class Options:
     """What `bothways train` takes; what is left out comes from the recipe, then from a size that fits the budget."""
 
     corpus: str | None = None
-    """The text: a file, folder or glob (.txt, .md, .jsonl, .csv, .parquet, .gz), - for standard input,
-    python-library, or hf:NAME."""
+    """The text: a file, folder or glob (.txt, .md, .jsonl, .csv, .parquet, .gz), - for standard input, python-library,
+    or hf:NAME."""
     objective: str | None = None
     """next-token, masked, masked-next, span-corruption, denoising, diffusion, a mixture such as
     '0.5 next-token + 0.5 masked-next', with options as in 'masked(rate=0.3)', or mine.py:Mine."""
@@ -35,8 +37,8 @@ class Options:
     """The run's folder; the trained model is written to its model/."""
     recipe: str | None = None
     """A YAML file of choices."""
-    set: tuple[str, ...] = ()
-    """Any key of a recipe, as key=value."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
+    """Any key of a recipe."""
     field: str | None = None
     """The field of JSON lines, CSV or Parquet that holds the text."""
     tokenizer: str | None = None
