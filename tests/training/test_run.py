@@ -28,6 +28,8 @@ from bothways.training import (
     tokens_per_step,
     train,
 )
+from bothways.training.budget import Budget
+from bothways.training.calibration import calibrate
 from bothways.training.loop import Loop
 
 
@@ -119,13 +121,11 @@ def test_seconds_become_steps_once(prepared: Prepared, tmp_path: Path) -> None:
     run = train(small_config(budget="1s"), prepared, tmp_path / "run", show=False)
     record = json.loads((run.folder / "calibration.json").read_text())
     assert record["steps"] == run.steps == round(1 / record["seconds_per_step"])
-    # the number is taken as it stands, and then gives the same as a budget in steps
-    for name in ("given", "steps"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "given" / "run").mkdir()
-    (tmp_path / "given" / "run" / "calibration.json").write_text(json.dumps({**record, "steps": 5}))
-    with pytest.raises(BothwaysError, match="other files"):
-        train(small_config(budget="1s"), prepared, tmp_path / "given" / "run", show=False)
+    # once measured, the number stands: nothing is timed again, on whatever machine
+    again = calibrate(run.folder / "calibration.json", Budget(1, "seconds"), lambda steps: pytest.fail("timed again"))
+    assert again == record
+    with pytest.raises(BothwaysError, match="made for a budget of 1"):
+        calibrate(run.folder / "calibration.json", Budget(2, "seconds"), lambda steps: pytest.fail("timed again"))
 
 
 def test_calibration_leaves_no_trace_in_the_result(
