@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bothways.batch import Example, pack
+from bothways.batch import Ask, Example, pack
 from bothways.errors import BothwaysError
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
 from bothways.visibility import bidirectional, causal, make_fields, prefix, window
@@ -120,6 +120,26 @@ def test_what_is_not_seen_changes_nothing_and_what_is_seen_does(config, visibili
         assert torch.equal(same, reaches[:, changed] == 0)
 
 
+@pytest.mark.parametrize("config", [*CONFIGS.values(), ModelConfig(PAIR)], ids=[*CONFIGS, "two towers"])
+@pytest.mark.parametrize("visibility", [bidirectional, causal], ids=repr)
+def test_answering_only_what_is_asked_changes_neither_answers_nor_gradients(config, visibility):
+    network = build(config, torch.float64)
+    two = bool(config.shape.source_layers)
+    texts = [replace(pair(n, n + 1, n) if two else text(n, visibility, n),
+                     asks=(Ask(torch.tensor([1, 0]), torch.tensor([50, 51]), count=2.0),)) for n in (9, 4, 12)]
+    row, = pack(texts)
+    results = []
+    for only_asked in (False, True):
+        network.zero_grad()
+        states = network(row, only_asked=only_asked).states
+        asked = states[row.asks[0].where]
+        asked.square().sum().backward()
+        results.append([asked, *(weight.grad for weight in network.parameters())])
+    assert states[5].abs().max() == 0
+    for whole, only in zip(*results):
+        torch.testing.assert_close(whole, only, atol=1e-9, rtol=1e-6)
+
+
 def test_documents_of_a_row_do_not_leak_into_each_other():
     network = build(CONFIGS["llama"])
     row, = pack([text(4, bidirectional, 1), text(6, bidirectional, 2), text(4, bidirectional, 3)])
@@ -184,7 +204,7 @@ def test_llama_of_transformers_turns_and_computes_alike():
 
 
 @pytest.mark.parametrize("config", [CONFIGS["llama"], CONFIGS["gpt2"], CONFIGS["query-key norm"],
-                                    ModelConfig(PAIR, bias=True)], ids=["llama", "gpt2", "query-key norm", "two towers"])
+                                    ModelConfig(PAIR, bias=True)], ids=["llama", "gpt2", "normed", "two towers"])
 def test_split_projections_are_the_same_function(config):
     network = build(config)
     example = pair(6, 5) if config.shape.source_layers else text(6)
@@ -249,9 +269,9 @@ def test_an_example_that_does_not_fit_the_stack_is_refused():
 def test_a_network_starts_quietly_and_deep_ones_no_louder():
     torch.manual_seed(0)
     network = LanguageModel(ModelConfig(Shape(512, 128, 8, heads=4)))
-    assert float(network.embedding.weight.std()) == pytest.approx(0.02, rel=0.05)
-    assert float(network.tower.blocks[0].attention.out.weight.std()) == pytest.approx(0.02 / 4, rel=0.05)
-    assert float(network.tower.blocks[0].feed_forward.up_gate.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(network.embedding.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert float(network.tower.blocks[0].attention.out.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.05)
+    assert float(network.tower.blocks[0].feed_forward.up_gate.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert torch.equal(network.tower.norm.weight, torch.ones(128))
 
 

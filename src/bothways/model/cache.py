@@ -204,6 +204,10 @@ class CachedPlanner:
             self.side = Side(slots.clamp(min=0).to(device), back.to(device), (~real).nonzero().flatten().to(device))
         self._plans: dict[Visibility, Plan] = {}
 
+    def only(self, rows: Tensor) -> CachedPlanner:
+        """A step answers for all its tokens."""
+        raise BothwaysError("with a cache the network answers for every new token: leave `only_asked` out")
+
     def plan(self, visibility: Visibility) -> Plan:
         """The plan of this value for this call."""
         if visibility not in self._plans:

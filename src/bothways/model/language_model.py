@@ -20,6 +20,9 @@ from bothways.model.mixer import CrossAttention, SelfAttention
 from bothways.model.render import Plan, Planner
 from bothways.model.tower import Block, Tower
 
+MOST = 0.7
+"""Above this share of asked rows the last layer answers for all of them: picking rows costs more than it saves."""
+
 
 @dataclass
 class Output:
@@ -50,30 +53,36 @@ class LanguageModel(nn.Module):
         self.head = None if config.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.initialise()
 
-    def forward(self, example: Example, cache: Cache | None = None, hidden: bool = False) -> Output:
+    def forward(self, example: Example, cache: Cache | None = None, hidden: bool = False, only_asked: bool = False
+                ) -> Output:
         """States of every input token.
 
         Args:
             example: one document or many packed; fields on the CPU, inputs on the network's device.
             cache: what the same documents have read before; the example then brings only new tokens.
             hidden: also return the states of every layer.
+            only_asked: let the last layer answer only where an Ask of the example points; other states are zeros. What
+                is asked and its gradients stay the same; a masked objective saves most of a layer.
         Raises:
             BothwaysError: the example does not fit the stack (a source for one tower, or none for two), or a cache
                 is given where an earlier token could see a later one.
         """
+        rows = _asked(example) if only_asked and cache is None and not hidden else None
         # 1. the other tower
         source, across = None, None
         if self.source_tower is not None:
-            source, across = self._across(example, cache)
+            source, across = self._across(example, cache, rows)
         elif example.source is not None:
             raise BothwaysError("this network has one tower, but the example brings a source: "
                                 "set shape.source_layers above 0 or choose an objective for one tower")
         # 2. the tower that predicts
         planner = Planner(example.fields, None, example.inputs.device) if cache is None else cache.begin(example)
         states, layers = self.tower(self._embed(example.inputs), example.fields, example.visibility, planner, cache,
-                                    across)
+                                    across, rows)
         if cache is not None:
             cache.finish()
+        if rows is not None:
+            states = states.new_zeros(len(example), states.shape[-1]).index_copy(0, rows, states)
         return Output(states, source, tuple(layers) if hidden else None)
 
     def encode(self, source: Example, hidden: bool = False) -> Output:
@@ -116,7 +125,7 @@ class LanguageModel(nn.Module):
         embedded = self.embedding(inputs)
         return embedded if self.config.embedding_scale is None else embedded * self.config.embedding_scale
 
-    def _across(self, example: Example, cache: Cache | None
+    def _across(self, example: Example, cache: Cache | None, rows: Tensor | None
                 ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]]]:
         """The source's states, and for each block what they told and the plan of looking there."""
         source = None
@@ -132,9 +141,20 @@ class LanguageModel(nn.Module):
             told = [cast(Block, block).cross.told(source) for block in self.tower.blocks]
         if cache is None:
             assert example.source is not None
-            plan = Planner(example.fields, example.source.fields, example.inputs.device).plan(example.cross)
-            return source, [(rows, plan) for rows in told]
+            planner = Planner(example.fields, example.source.fields, example.inputs.device)
+            plans = [planner.plan(example.cross)] * len(told)
+            if rows is not None:
+                plans[-1] = planner.only(rows).plan(example.cross)
+            return source, list(zip(told, plans, strict=True))
         if example.source is not None:
             cache.read_source(example.source, told)
         plan = cache.cross_planner(example).plan(example.cross)
         return source, [(kept, plan) for kept in cache.cross]
+
+
+def _asked(example: Example) -> Tensor | None:
+    """The rows that Asks point at, in order; none if they are most of all, so that leaving out others saves little."""
+    if not example.asks:
+        return None
+    rows = torch.unique(torch.cat([ask.where for ask in example.asks]))
+    return rows if len(rows) < MOST * len(example) else None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bothways.model.attention import Kept, Scoring, attend
 from bothways.model.cache import Store
@@ -36,8 +37,12 @@ class SelfAttention(nn.Module):
         if config.norm.query_key:
             self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
 
-    def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None) -> Tensor:
-        """(N, D) to (N, D); with a store, tokens also look at those of earlier calls."""
+    def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
+                rows: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D); with a store, tokens also look at those of earlier calls; with `rows`, only they look."""
+        kind = scoring(self.config, places.bias, self.training)
+        if rows is not None:
+            return self.out(self._look_for(states, plan, kind, places, rows).flatten(-2))
         # 1. queries, keys and values by head: (N, H + 2 K, head size)
         fused = (torch.cat((self.q(states), self.k(states), self.v(states)), dim=-1) if self.qkv is None
                  else self.qkv(states)).unflatten(-1, (-1, self.config.head_size))
@@ -45,12 +50,30 @@ class SelfAttention(nn.Module):
             queries, keys, values = fused.split([self.heads, *[self.config.key_heads] * 2], dim=1)
             fused = torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=1)
         # 2. look
-        kind = scoring(self.config, places.bias, self.training)
         if store is None:
             read = attend(fused, None, plan, kind, places.turn)
         else:
             read = self._look_back(fused, plan, kind, places, store)
         return self.out(read.flatten(-2))
+
+    def _look_for(self, states: Tensor, plan: Plan, kind: Scoring, places: Places, rows: Tensor) -> Tensor:
+        """What these rows read (R, H, head size) of all rows."""
+        chosen, size = states.index_select(0, rows), self.config.head_size
+        if self.qkv is None:
+            queries, keys, values = self.q(chosen), self.k(states), self.v(states)
+        else:
+            weights = self.qkv.weight.split([self.sizes[0], 2 * self.sizes[1]])
+            biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split([self.sizes[0], 2 * self.sizes[1]])
+            queries = F.linear(chosen, weights[0], biases[0])
+            keys, values = F.linear(states, weights[1], biases[1]).chunk(2, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (-1, size)) for part in (queries, keys, values))
+        if self.config.norm.query_key:
+            queries, keys = self.query_norm(queries), self.key_norm(keys)
+        if places.turn is not None:
+            cosine, sine = places.turn
+            queries = rotate(queries, (cosine.index_select(0, rows), sine.index_select(0, rows)))
+            keys = rotate(keys, places.turn)
+        return attend(queries, torch.cat((keys, values), dim=1), plan, kind)
 
     def _look_back(self, fused: Tensor, plan: Plan, kind: Scoring, places: Places, store: Store) -> Tensor:
         """Keep the new keys and values, turned already, then look at all that is kept."""

@@ -136,6 +136,12 @@ class Planner:
         self.queries, self.keys, self.device = queries, keys, device
         self._plans: dict[Visibility, Plan] = {}
 
+    def only(self, rows: Tensor) -> Planner:
+        """The planner of looks by these rows (R,) alone, at the same keys."""
+        chosen = rows.cpu()
+        keys = self.queries if self.keys is None else self.keys
+        return Planner({name: fact[chosen] for name, fact in self.queries.items()}, keys, self.device)
+
     def plan(self, visibility: Visibility) -> Plan:
         """The plan of this value over this batch."""
         if visibility not in self._plans:

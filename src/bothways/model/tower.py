@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,15 +29,25 @@ class Block(nn.Module):
         self.feed_forward_norm, self.feed_forward = make_norm(config, width), make_feed_forward(config)
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
-                across: tuple[Tensor | Kept, Plan] | None = None) -> Tensor:
-        """(N, D) to (N, D). `across`: what the other tower told, and the plan of looking there."""
-        states = self._add(states, self.attention_norm, lambda x: self.attention(x, plan, places, store))
-        if across is not None:
-            states = self._add(states, self.cross_norm, lambda x: self.cross(x, *across))
-        return self._add(states, self.feed_forward_norm, self.feed_forward)
+                across: tuple[Tensor | Kept, Plan] | None = None, rows: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D).
 
-    def _add(self, states: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        change = layer(norm(states) if self.before else states)
+        Args:
+            across: what the other tower told, and the plan of looking there.
+            rows: (R,) answer for these rows only, (R, D), everybody being looked at; the plans are then theirs.
+        """
+        kept = states if rows is None else states.index_select(0, rows)
+        change = self.attention(self._ready(states, self.attention_norm), plan, places, store, rows)
+        states = self._join(kept, change, self.attention_norm)
+        if across is not None:
+            states = self._join(states, self.cross(self._ready(states, self.cross_norm), *across), self.cross_norm)
+        change = self.feed_forward(self._ready(states, self.feed_forward_norm))
+        return self._join(states, change, self.feed_forward_norm)
+
+    def _ready(self, states: Tensor, norm: nn.Module) -> Tensor:
+        return norm(states) if self.before else states
+
+    def _join(self, states: Tensor, change: Tensor, norm: nn.Module) -> Tensor:
         change = F.dropout(change, self.dropout, self.training) if self.dropout else change
         return states + change if self.before else norm(states + change)
 
@@ -61,8 +69,8 @@ class Tower(nn.Module):
         self.norm = make_norm(config, config.shape.width)
 
     def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | CachedPlanner,
-                cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None
-                ) -> tuple[Tensor, list[Tensor]]:
+                cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None,
+                rows: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Embedded tokens (N, D) to the last states (N, D) and those before each block and behind the last.
 
         Args:
@@ -70,6 +78,7 @@ class Tower(nn.Module):
             visibility: who may see whom; layer i looks with `visibility & reach_i`.
             planner: renders it over the tokens (and those a cache keeps).
             across: for each block, what the other tower told and the plan of looking there.
+            rows: (R,) the last block answers for these alone; last states are then (R, D).
         """
         # 1. places
         states, places = self._place(embedded, fields["position"])
@@ -79,9 +88,10 @@ class Tower(nn.Module):
         # 2. blocks
         hidden = [states]
         for i, block in enumerate(self.blocks):
-            plan = planner.plan(visibility & self.config.reach_of(i))
+            chosen = rows if i == len(self.blocks) - 1 else None
+            plan = (planner if chosen is None else planner.only(chosen)).plan(visibility & self.config.reach_of(i))
             states = block(states, plan, places, None if cache is None else cache.stores[i],
-                           None if across is None else across[i])
+                           None if across is None else across[i], chosen)
             hidden.append(states)
         return self.norm(states) if before else states, hidden
 
