@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import torch
 from tests.training.small import small_config
 
 from bothways.errors import BothwaysError
+from bothways.model import LanguageModel
 from bothways.model.config import ModelConfig, Shape
 from bothways.text.prepare import Prepared
 from bothways.training import (
@@ -30,6 +32,7 @@ from bothways.training import (
 )
 from bothways.training.budget import Budget
 from bothways.training.calibration import calibrate
+from bothways.training.held_out import HeldOut
 from bothways.training.loop import Loop
 
 
@@ -263,3 +266,14 @@ def test_tensorboard(prepared: Prepared, tmp_path: Path) -> None:
 def test_the_mean_step_is_what_steps_read(prepared: Prepared, tmp_path: Path) -> None:
     run = train(small_config(budget="40 steps"), prepared, tmp_path / "run", show=False)
     assert run.tokens / run.steps == pytest.approx(tokens_per_step(prepared.train, 128), rel=0.02)
+
+
+def test_held_out_loss_is_measured_without_dropout_and_noise_of_its_own(prepared: Prepared) -> None:
+    config, objective = resolved(small_config(), prepared)
+    network = LanguageModel(dataclasses.replace(config.model, dropout=0.5)).train()
+    held_out = HeldOut(prepared.valid, objective, tokens=300, micro=64)
+    first, second = (held_out.measure(network, torch.device("cpu")) for _ in range(2))
+    assert first == second and first is not None and network.training
+    whole = HeldOut(prepared.valid, objective, tokens=300).measure(network, torch.device("cpu"))
+    assert whole is not None and whole["loss"] == pytest.approx(first["loss"], rel=1e-5)
+    assert HeldOut(prepared.valid, objective, tokens=300).rows[0].inputs.shape == (first["tokens"],)
