@@ -57,6 +57,32 @@ def test_equal_differences_are_sure_and_equal_runs_are_not():
     assert same.sign == 0
 
 
+def test_seeds_that_agree_by_chance_on_a_short_test_are_not_sure():
+    # one text of 24 makes the difference, with either seed
+    one = [[1.0] * 13 + [0.0] * 11] * 2
+    other = [[1.0] * 12 + [0.0] * 12] * 2
+    values = [13 / 24] * 2, [12 / 24] * 2
+    assert paired(*values).p == 0.0
+    assert paired(*values, one, other).p > 0.3
+
+
+def test_with_items_a_wrong_claim_is_as_rare_as_it_says():
+    # two equal contenders, three seeds, 60 items of which some are hard for both
+    wrong = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        hard = rng.random(60)
+        one, other = [[(rng.random(60) < hard).astype(float) for _ in range(3)] for _ in range(2)]
+        wrong += paired([x.mean() for x in one], [x.mean() for x in other], one, other).p < 0.05
+    assert wrong <= 300 * 0.05 + 12
+
+
+def test_item_noise_by_hand():
+    # differences 1 and 3 over seeds, items of which (seed mean) are 1 and 3 as well: both variances 2, both halves 1
+    difference = paired([1.0, 3.0], [0.0, 0.0], [[0.0, 2.0], [2.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]])
+    assert difference.p == pytest.approx(2 * stats.t.sf(2 / math.sqrt(2), 4 / (1 + 1)))
+
+
 def test_paired_refuses_other_lengths():
     with pytest.raises(ValueError, match="as many values"):
         paired([1.0, 2.0], [1.0])

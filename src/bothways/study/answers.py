@@ -18,6 +18,8 @@ from bothways.study.results import Board, Line, Results, Versus
 
 Sureness = Literal["sure", "likely", "open", "one seed", "control"]
 
+FEWEST = 3
+"""Seeds without which nothing is called likely."""
 SURENESS: dict[Sureness, str] = {
     "sure": "sure",
     "likely": "likely",
@@ -75,8 +77,8 @@ def _sureness(best: Line, rivals: Sequence[Versus], beaten: bool) -> Sureness:
         return "one seed"
     if all(versus.sure for versus in rivals):
         return "sure"
-    # every seed in front of every rival is a fact worth telling, but not proof
-    if all(_in_front_on_every_seed(versus) for versus in rivals):
+    # in front of every rival with each of three seeds: by chance alone that is one case in 25 with five contenders
+    if len(best.rows) >= FEWEST and all(_in_front_on_every_seed(versus) for versus in rivals):
         return "likely"
     return "open"
 
@@ -148,9 +150,9 @@ def _sentence(board: Board, best: Line, rivals: Sequence[Versus], level: Sequenc
     return text
 
 
-def _names(lines: Sequence[Line], word: str = "and") -> str:
+def _names(lines: Sequence[Line]) -> str:
     names = [called(line) for line in lines]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" {word} " + names[-1]
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def _gap(measure: Measure, number: float) -> str:
@@ -197,9 +199,9 @@ def _lead_of(source: Source, found: Sequence[Answer]) -> Iterator[str]:
             gathered = {who: _list([use for name, use in named if name == who]) for who, _ in named}
             yield f"{opening}: " + "; ".join(f"{who} for {uses}" for who, uses in gathered.items()) + "."
     # 2. what cannot be told apart
-    close = [f"{one.use} ({_names([one.winner, *one.level], 'or')})" for one in found if one.sureness == "open"]
+    close = [one.use for one in found if one.sureness == "open"]
     if close:
-        yield f"{where}, too close to call with {source.seeds} seeds: {'; '.join(close)}."
+        yield f"{where}, too close to call with {source.seeds} seeds: {_list(close)}."
     # 3. what something simple still does better
     beaten = [_beaten(one) for one in found if not one.beaten]
     if beaten:

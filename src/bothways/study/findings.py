@@ -14,7 +14,8 @@ from typing import Literal
 
 from bothways.study.measures import MEASURES
 from bothways.study.results import Results, Row
-from bothways.study.statistics import Difference, holm, paired
+from bothways.study.results import contrast as compare_rows
+from bothways.study.statistics import Difference, holm
 
 Verdict = Literal["agrees", "disagrees", "cannot be said"]
 EARLY = 0.15
@@ -131,7 +132,7 @@ def evaluate(results: Results, source: str) -> list[Outcome]:
     raw = [(finding, contrast, _measure(results, source, contrast))
            for finding in FINDINGS for contrast in finding.contrasts]
     found = [(finding, contrast, values) for finding, contrast, values in raw if values is not None]
-    differences = [_difference(contrast, *values) for _, contrast, values in found]
+    differences = [compare_rows(*values, MEASURES[contrast.measure].higher_is_better) for _, contrast, values in found]
     adjusted = holm([difference.p for difference in differences])
     # 2. each finding from its own
     outcomes = []
@@ -159,27 +160,25 @@ def _verdict(tested: Sequence[Tested]) -> tuple[Verdict, str]:
     return "cannot be said", "the spread of the seeds is as large as the difference"
 
 
-def _measure(results: Results, source: str, contrast: Contrast) -> tuple[list[float], list[float]] | None:
-    """The values of both sides over the seeds they share, or none."""
-    sides = [_values(results, source, contrast, side) for side in (contrast.better, contrast.worse)]
+def _measure(results: Results, source: str, contrast: Contrast) -> tuple[list[Row], list[Row]] | None:
+    """The rows of both sides over the seeds they share, or none."""
+    sides = [_rows(results, source, contrast, side) for side in (contrast.better, contrast.worse)]
     seeds = sorted(set(sides[0]) & set(sides[1]))
-    if not seeds:
-        return None
-    return [sides[0][seed] for seed in seeds], [sides[1][seed] for seed in seeds]
+    return ([sides[0][seed] for seed in seeds], [sides[1][seed] for seed in seeds]) if seeds else None
 
 
-def _values(results: Results, source: str, contrast: Contrast, side: Side) -> dict[int, float]:
-    """seed -> value of one side."""
+def _rows(results: Results, source: str, contrast: Contrast, side: Side) -> dict[int, Row]:
+    """seed -> the row of one side: at the end of the run, or made from a point of its curve."""
     if contrast.at == "end":
         found: dict[int, Row] = {}
         for row in results.select(source, contrast.measure, side.contender, side.mode):
             found.setdefault(row.seed, row)
-        return {seed: row.value for seed, row in found.items()}
+        return found
     early = {}
     for run in results.runs_of(source, side.contender):
-        value = early_value(run["curve"], contrast.measure)
+        value, seed = early_value(run["curve"], contrast.measure), int(run["run"]["seed"])
         if value is not None:
-            early[int(run["run"]["seed"])] = value
+            early[seed] = Row(source, side.contender, seed, contrast.measure, side.mode or "", "", value, 0)
     return early
 
 
@@ -191,10 +190,5 @@ def early_value(curve: Sequence[dict[str, object]], measure: str) -> float | Non
     return float(early[-1][1]) if early else None
 
 
-def _difference(contrast: Contrast, left: Sequence[float], right: Sequence[float]) -> Difference:
-    sign = 1.0 if MEASURES[contrast.measure].higher_is_better else -1.0
-    return paired([sign * value for value in left], [sign * value for value in right])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(rows: Sequence[Row]) -> float:
+    return sum(row.value for row in rows) / len(rows)

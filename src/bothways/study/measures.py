@@ -71,9 +71,10 @@ MEASURES: dict[str, Measure] = {measure.key: measure for measure in (
     Measure("rewrite", "Body of a function to the first line of its docstring",
             "Fine-tuned to write a line about a piece of code; overlap with the characters of the true line.",
             "chrF", True, "rewriting one text as another", digits=1),
-    Measure("write-speed", "Writing speed", "New tokens a second, one text at a time.", "tokens/s", True, digits=0),
+    Measure("write-speed", "Writing speed", "New tokens a second, one text at a time.", "tokens/s", True, digits=0,
+            shown=False),
     Measure("read-speed", "Reading speed", "Held-out passages turned into features, a second.", "documents/s", True,
-            digits=0),
+            digits=0, shown=False),
 )}
 
 SCORE_NAMES: dict[str, str] = {

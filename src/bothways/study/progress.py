@@ -74,7 +74,7 @@ class Live:
 def label(job: Job) -> str:
     """What a run is called on the screen: "known source · Causal decoder · seed 0"."""
     source = "known source" if job.source == "known" else "real text"
-    names = {"prepare": "preparing text", "controls": "counting controls"}
+    names = {"prepare": "preparing text", "timing": "timing contenders in turns", "controls": "counting controls"}
     name = names.get(job.contender) or title(job.contender)
     return f"{source} · {name}" + ("" if job.contender in names else f" · seed {job.seed}")
 

@@ -205,7 +205,8 @@ def _versus_words(measure: Measure, versus: results.Versus) -> str:
     difference = versus.difference
     # its number minus the first's: above zero where lower is better
     distance = -difference.mean if measure.higher_is_better else difference.mean
-    gap = f"{100 * distance:+.1f} points" if measure.percent else f"{distance:+.{measure.digits}f}"
+    scaled, digits = (100 * distance, 1) if measure.percent else (distance, measure.digits)
+    gap = f"{round(scaled, digits) + 0.0:+.{digits}f}{' points' if measure.percent else ''}"
     if math.isnan(versus.adjusted):
         return gap
     if versus.seeds < 2:

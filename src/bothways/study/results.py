@@ -220,7 +220,7 @@ def _board(source: str, measure: Measure, rows: Sequence[Row]) -> Board:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.contender, row.mode, row.estimator), []).append(row)
-    lines = [Line(*key, tuple(sorted(group, key=lambda row: row.seed)), _interval(group))
+    lines = [Line(*key, tuple(sorted(group, key=lambda row: row.seed)), _interval(group, measure))
              for key, group in groups.items()]
     # 2. headlines by the rule written down beforehand, and the order
     chosen = {id(_headline(measure, [line for line in lines if line.contender == who]))
@@ -240,15 +240,26 @@ def _board(source: str, measure: Measure, rows: Sequence[Row]) -> Board:
     return Board(source, measure, tuple(lines), tuple(versus))
 
 
-def _interval(rows: Sequence[Row]) -> Interval:
-    """Over seeds where there are several, else over the items of the one run."""
+def _interval(rows: Sequence[Row], measure: Measure) -> Interval:
+    """Over seeds where there are several, else over the items of the one run; shares stay between 0 and 1."""
     if len(rows) > 1:
-        return over_seeds([row.value for row in rows])
-    row = rows[0]
-    interval = over_items(row.items)
-    # items are unweighted, a score may be weighted by tokens: keep the score's own value and the width of the range
-    shift = row.value - interval.mean if interval.known else 0.0
-    return Interval(row.value, interval.low + shift, interval.high + shift, interval.n, interval.method)
+        interval = over_seeds([row.value for row in rows], items_of(rows))
+    else:
+        (row,) = rows
+        interval = over_items(row.items)
+        # items are unweighted, a score may be weighted by tokens: keep the score's own value and the range's width
+        shift = row.value - interval.mean if interval.known else 0.0
+        interval = Interval(row.value, interval.low + shift, interval.high + shift, interval.n, interval.method)
+    if not measure.percent or not interval.known:
+        return interval
+    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high), interval.n, interval.method)
+
+
+def items_of(rows: Sequence[Row]) -> list[tuple[float, ...]] | None:
+    """(S, N) items of rows that were all asked the same, none where some were not or an item is missing."""
+    lengths = {len(row.items) for row in rows}
+    whole = len(lengths) == 1 and lengths.pop() > 1 and not any(math.isnan(item) for row in rows for item in row.items)
+    return [row.items for row in rows] if whole else None
 
 
 def _headline(measure: Measure, lines: Sequence[Line]) -> Line | None:
@@ -269,21 +280,30 @@ def _headline(measure: Measure, lines: Sequence[Line]) -> Line | None:
 
 def compare(one: Line, other: Line, higher_is_better: bool) -> Difference:
     """How much better `one` is than `other`: paired over seeds, over items where there is one seed."""
-    sign = 1.0 if higher_is_better else -1.0
     left, right = one.by_seed, other.by_seed
     if _fixed(other) and len(left) > 1:
         right = dict.fromkeys(left, other.rows[0])
     seeds = sorted(set(left) & set(right))
-    if len(seeds) > 1:
-        return paired([sign * left[seed].value for seed in seeds], [sign * right[seed].value for seed in seeds])
-    if len(seeds) == 1:
-        a, b = left[seeds[0]].items, right[seeds[0]].items
-        if len(a) == len(b) and len(a) > 1 and not any(map(math.isnan, (*a, *b))):
-            return paired_items([sign * item for item in a], [sign * item for item in b])
-        mean = sign * (left[seeds[0]].value - right[seeds[0]].value)
-        return Difference(mean, math.nan, math.nan, math.nan, math.nan, 1, "one seed, no interval")
-    mean = sign * (one.interval.mean - other.interval.mean)
-    return Difference(mean, math.nan, math.nan, math.nan, math.nan, 0, "no seeds in common")
+    if not seeds:
+        mean = one.interval.mean - other.interval.mean
+        return Difference(mean if higher_is_better else -mean, math.nan, math.nan, math.nan, math.nan, 0,
+                          "no seeds in common")
+    return contrast([left[seed] for seed in seeds], [right[seed] for seed in seeds], higher_is_better)
+
+
+def contrast(one: Sequence[Row], other: Sequence[Row], higher_is_better: bool) -> Difference:
+    """Rows of one contender against another's, seed by seed; above zero means that `one` is the better."""
+    sign = 1.0 if higher_is_better else -1.0
+    a, b = items_of(one), items_of(other)
+    if a is None or b is None or len(a[0]) != len(b[0]):
+        a = b = None
+    left, right = (None if side is None else [[sign * item for item in items] for items in side] for side in (a, b))
+    if len(one) > 1:
+        return paired([sign * row.value for row in one], [sign * row.value for row in other], left, right)
+    if left is not None and right is not None:
+        return paired_items(left[0], right[0])
+    return Difference(sign * (one[0].value - other[0].value), math.nan, math.nan, math.nan, math.nan, 1,
+                      "one seed, no interval")
 
 
 def likelihood_note(board: Board) -> str | None:

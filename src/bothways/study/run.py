@@ -11,25 +11,29 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from bothways.errors import BothwaysError
 from bothways.study import plan as plans
-from bothways.study.plan import Job, Plan
+from bothways.study.plan import Job, Plan, Source
 from bothways.study.progress import STATUS_FILE, Display, Live, clock, label
 from bothways.study.results import FAILURE_FILE, RESULT_FILE, read_json
 
 JOB_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
+STEPS_FILE = "steps.json"
+FIRST = ("prepare", "timing")
+"""What a source needs before its runs: its text, and what a budget in seconds is worth to each contender."""
 POLL = 0.2
 GRACE = 120.0
 """Seconds a run gets to write its checkpoint after Ctrl-C."""
 MEASURING = {"smoke": 4.0, "quick": 15.0, "full": 120.0}
 """Seconds that measuring a run takes, as long as none has been timed."""
 PREPARING = {"known": 3.0, "text": 30.0}
+TIMING = 10.0
 
 
 @dataclass
@@ -56,7 +60,8 @@ class _Runner:
 
     def __init__(self, folder: Path, plan: Plan, display: Display) -> None:
         self.folder, self.plan, self.display = folder, plan, display
-        self.prepares = [Job(source.key, "prepare", 0) for source in plan.study.sources]
+        self.first = [Job(source.key, "prepare", 0) for source in plan.study.sources]
+        self.first += [Job(source.key, "timing", 0) for source in plan.study.sources if in_seconds(source)]
         self.jobs = plan.jobs()
         self.waiting: list[Job] = []
         self.running: dict[Job, tuple[BaseProcess, Live]] = {}
@@ -70,7 +75,7 @@ class _Runner:
     def run(self) -> Outcome:
         start = time.monotonic()
         # 1. what is left to do; failures are tried again
-        self.waiting = [job for job in (*self.prepares, *self.jobs) if not self._done(job)]
+        self.waiting = [job for job in (*self.first, *self.jobs) if not self._done(job)]
         self.outcome.finished = [job.name for job in self.jobs if self._done(job)]
         if self.outcome.finished and self.waiting:
             self.display.say(f"continuing: {len(self.outcome.finished)} of {len(self.jobs)} runs are done already")
@@ -92,31 +97,22 @@ class _Runner:
     # -- what is ready
 
     def _done(self, job: Job) -> bool:
-        if job.contender == "prepare":
-            return (self.folder / "data" / job.source / PREPARED_FILE).exists()
+        if job.contender in FIRST:
+            return (self.folder / "data" / job.source / _made_by(job)).exists()
         return (self._place(job) / RESULT_FILE).exists()
 
     def _place(self, job: Job) -> Path:
         return self.folder / "runs" / job.name
 
     def _ready(self, job: Job) -> bool:
-        if job.contender == "prepare":
-            return True
-        if not self._done(Job(job.source, "prepare", 0)):
-            return False
-        return not self._calibrates(job) or self._steps(job) is not None or not self._pending(replace(job, seed=0))
-
-    def _calibrates(self, job: Job) -> bool:
-        """Whether this run takes its number of steps from seed 0, which has timed them."""
-        return job.trains and job.seed > 0 and plans_budget_unit(self.plan, job) == "seconds"
-
-    def _pending(self, job: Job) -> bool:
-        return job in self.waiting or job in self.running
+        needed = FIRST[:FIRST.index(job.contender)] if job.contender in FIRST else FIRST if job.trains else FIRST[:1]
+        return all(self._done(Job(job.source, name, 0)) for name in needed
+                   if name != "timing" or in_seconds(self.plan.source(job.source)))
 
     def _steps(self, job: Job) -> int | None:
-        """The steps that seed 0 of the same contender found its seconds to be worth."""
-        calibration = read_json(self._place(replace(job, seed=0)) / "training" / "calibration.json")
-        return None if calibration is None or "steps" not in calibration else int(calibration["steps"])
+        """The steps that a budget in seconds is worth to this contender, the same for all its seeds."""
+        known = read_json(self.folder / "data" / job.source / STEPS_FILE)
+        return None if known is None or not job.trains else int(known[job.contender])
 
     # -- starting and ending
 
@@ -151,7 +147,7 @@ class _Runner:
         source = self.plan.source(job.source)
         return {"study": str(self.folder.resolve()), "source": asdict(source), "contender": job.contender,
                 "seed": job.seed, "size": {**asdict(self.plan.chosen[job.source]), "until": None},
-                "steps": self._steps(job) if self._calibrates(job) else None,
+                "steps": self._steps(job), "contenders": list(self.plan.study.contenders),
                 "threads": self.plan.study.threads, "device": self.plan.study.device,
                 "controls": list(self.plan.study.controls)}
 
@@ -170,8 +166,8 @@ class _Runner:
 
     def _finished(self, job: Job, live: Live) -> None:
         took = time.monotonic() - live.started
-        if job.contender == "prepare":
-            self.display.say(f"prepared  {label(job)} in {clock(took)}")
+        if job.contender in FIRST:
+            self.display.say(f"finished  {label(job)} in {clock(took)}")
             return
         stored = read_json(self._place(job) / RESULT_FILE) or {}
         self.outcome.finished.append(job.name)
@@ -184,7 +180,7 @@ class _Runner:
         message = str(stored["message"]) if stored else _ended(process.exitcode)
         if stored is None:
             plans.write_json(place / FAILURE_FILE, {"message": message, "expected": False})
-        if job.contender == "prepare":
+        if job.contender in FIRST:
             raise BothwaysError(message, int(stored.get("exit_code", 1)) if stored else 1)
         self.outcome.failed.append(job.name)
         self.display.say(f"FAILED    {label(job)}: {message} (see {place / 'log.txt'})")
@@ -214,9 +210,9 @@ class _Runner:
 
     def _expected(self, job: Job, live: Live | None) -> float | None:
         """Seconds that a run still needs."""
-        if job.contender == "prepare":
+        if job.contender in FIRST:
             spent = 0.0 if live is None else time.monotonic() - live.started
-            return max(1.0, PREPARING[job.source] - spent)
+            return max(1.0, (TIMING if job.contender == "timing" else PREPARING[job.source]) - spent)
         measuring = expected_measuring(self.plan, job, self.measured.get(job.source, []))
         training = expected_training(self.plan, job)
         if live is None:
@@ -226,11 +222,16 @@ class _Runner:
         return max(1.0, (1 - live.share) * measuring)
 
 
-def plans_budget_unit(plan: Plan, job: Job) -> str:
-    """The unit of the budget of a run."""
+def in_seconds(source: Source) -> bool:
+    """Whether the budget of a source's runs is time, whose worth in steps has to be found out."""
     from bothways.training.budget import Budget
 
-    return Budget.parse(plan.source(job.source).budget).unit
+    return Budget.parse(source.budget).unit == "seconds"
+
+
+def _made_by(job: Job) -> str:
+    """The file that one of the first jobs leaves in the source's folder."""
+    return PREPARED_FILE if job.contender == "prepare" else STEPS_FILE
 
 
 def expected_training(plan: Plan, job: Job) -> float:
@@ -253,7 +254,8 @@ def expected_seconds(plan: Plan) -> float:
     """How long the whole study will take, said before it begins."""
     jobs = plan.jobs()
     work = sum(expected_training(plan, job) + expected_measuring(plan, job) for job in jobs)
-    return sum(PREPARING[source.key] for source in plan.study.sources) + work / plan.study.workers
+    first = sum(PREPARING[source.key] + TIMING * in_seconds(source) for source in plan.study.sources)
+    return first + work / plan.study.workers
 
 
 def _signal(process: BaseProcess, number: int) -> None:

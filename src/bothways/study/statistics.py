@@ -57,15 +57,41 @@ class Difference:
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
-def over_seeds(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean over seeds with Student's interval; with one value the range is unknown (NaN)."""
+def over_seeds(values: Sequence[float], items: Sequence[Sequence[float]] | None = None,
+               level: float = LEVEL) -> Interval:
+    """Mean over seeds with Student's interval; with one value the range is unknown (NaN).
+
+    Args:
+        values: (S,) one number a seed.
+        items: (S, N) the test items behind each, where all seeds were asked the same: their own noise is added (see
+            `_error`), so that seeds which agree by chance on a short test do not look certain.
+    """
     sample = np.asarray(values, float)
     n = len(sample)
     if n < 2:
         return Interval(float(sample.mean()) if n else math.nan, math.nan, math.nan, n, "one seed, no interval")
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
+    error, freedom = _error(sample, items)
+    half = float(stats.t.ppf(0.5 + level / 2, freedom) * error)
     return Interval(float(sample.mean()), float(sample.mean()) - half, float(sample.mean()) + half, n,
-                    f"t interval over {n} seeds")
+                    f"t interval over {n} seeds" + (" and test items" if items is not None else ""))
+
+
+def _error(sample: np.ndarray, items: Sequence[Sequence[float]] | None) -> tuple[float, float]:
+    """(standard error of the mean over seeds, degrees of freedom).
+
+    Two sources of chance are added: the runs (variance over seeds / S) and the test set (variance over items of their
+    mean over seeds / N), with the degrees of freedom of Welch and Satterthwaite (Biometrics Bulletin 2, 1946).
+    """
+    seeds = float(sample.var(ddof=1)) / len(sample)
+    if items is None:
+        return math.sqrt(seeds), float(len(sample) - 1)
+    means = np.asarray(items, float).mean(axis=0)
+    test = float(means.var(ddof=1)) / len(means)
+    total = seeds + test
+    if total == 0.0:
+        return 0.0, float(len(sample) - 1)
+    freedom = total ** 2 / (seeds ** 2 / (len(sample) - 1) + test ** 2 / (len(means) - 1))
+    return math.sqrt(total), freedom
 
 
 def over_items(items: Sequence[float], level: float = LEVEL, seed: int = 0) -> Interval:
@@ -79,11 +105,14 @@ def over_items(items: Sequence[float], level: float = LEVEL, seed: int = 0) -> I
     return Interval(float(sample.mean()), float(low), float(high), n, f"bootstrap over {n} items, one seed")
 
 
-def paired(one: Sequence[float], other: Sequence[float], level: float = LEVEL) -> Difference:
+def paired(one: Sequence[float], other: Sequence[float], items_one: Sequence[Sequence[float]] | None = None,
+           items_other: Sequence[Sequence[float]] | None = None, level: float = LEVEL) -> Difference:
     """The paired t test of two contenders over the same seeds.
 
     Args:
         one, other: (S,) values of the same measure, seed by seed.
+        items_one, items_other: (S, N) the test items behind them, if there are; the noise of the test set is then
+            added to that of the seeds. Without them this is the textbook's paired t test.
     Raises:
         ValueError: the two have different lengths.
     """
@@ -92,15 +121,17 @@ def paired(one: Sequence[float], other: Sequence[float], level: float = LEVEL) -
     mean = float(difference.mean()) if n else math.nan
     if n < 2:
         return Difference(mean, math.nan, math.nan, math.nan, math.nan, n, "one seed, no interval")
+    items = None if items_one is None or items_other is None else \
+        (np.asarray(items_one, float) - np.asarray(items_other, float)).tolist()
+    how = f"paired t over {n} seeds" + ("" if items is None else f" and {len(items[0])} test items")
+    error, freedom = _error(difference, items)
     spread = float(difference.std(ddof=1))
-    # seeds that agree to rounding have no spread to divide by: the difference is then as sure as its sign
-    if spread <= 1e-12 * max(1.0, abs(mean)):
-        sure = abs(mean) > 1e-12
-        return Difference(mean, mean, mean, 0.0 if sure else 1.0, math.copysign(math.inf, mean) if sure else 0.0, n,
-                          f"paired t over {n} seeds")
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1) * spread / math.sqrt(n))
-    p = float(stats.ttest_1samp(difference, 0.0).pvalue)
-    return Difference(mean, mean - half, mean + half, p, mean / spread, n, f"paired t over {n} seeds")
+    effect = mean / spread if spread > 1e-12 else math.copysign(math.inf, mean) if abs(mean) > 1e-12 else 0.0
+    # seeds and items that agree to rounding have no spread to divide by: the difference is then as sure as its sign
+    if error <= 1e-12 * max(1.0, abs(mean)):
+        return Difference(mean, mean, mean, 0.0 if abs(mean) > 1e-12 else 1.0, effect, n, how)
+    half = float(stats.t.ppf(0.5 + level / 2, freedom) * error)
+    return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)), effect, n, how)
 
 
 def paired_items(one: Sequence[float], other: Sequence[float], level: float = LEVEL, seed: int = 0) -> Difference:

@@ -102,6 +102,10 @@ def _work(folder: Path, told: dict[str, Any]) -> None:
     def tell(what: str, share: float) -> None:
         _status(folder, "measuring", what, share)
 
+    if told["contender"] == "timing":
+        _status(folder, "timing")
+        _time(told, source, size, prepared, place)
+        return
     desk = measuring.Desk(source, efforts.EFFORTS[source.effort], prepared, questions, int(told["seed"]), tell)
     run = {"source": source.key, "contender": told["contender"], "seed": told["seed"]}
     result: dict[str, Any]
@@ -116,12 +120,20 @@ def _work(folder: Path, told: dict[str, Any]) -> None:
     write_json(folder / RESULT_FILE, _finite({"format": 1, "run": run, "curve": [], **result}))
 
 
+def _time(told: dict[str, Any], source: Source, size: Size, prepared: Any, place: Path) -> None:
+    """How many steps a budget in seconds is worth to each contender, all of them timed in turns."""
+    from bothways.training import steps_side_by_side
+
+    configs = {key: train_config({**told, "contender": key}, size, source, prepared) for key in told["contenders"]}
+    write_json(place / STEPS_FILE, steps_side_by_side(configs, prepared))
+
+
 def _contender(folder: Path, told: dict[str, Any], size: Size, desk: measuring.Desk) -> dict[str, Any]:
     """Train, then measure what came out, and collect what a report draws."""
     from bothways.training import resolved, train
 
-    # 1. train, or go on; a number of steps that seed 0 has timed stands for the seconds
-    config = train_config(told, size, desk)
+    # 1. train, or go on; the steps that seconds are worth to this contender stand for the seconds
+    config = train_config(told, size, desk.source, desk.prepared)
     who = CONTENDERS[told["contender"]]
     _status(folder, "training")
     _, objective = resolved(config, desk.prepared)
@@ -144,14 +156,14 @@ def _contender(folder: Path, told: dict[str, Any], size: Size, desk: measuring.D
                       for mode in objective.modes], "plain": who.plain}
 
 
-def train_config(told: dict[str, Any], size: Size, desk: measuring.Desk) -> Any:
+def train_config(told: dict[str, Any], size: Size, source: Source, prepared: Any) -> Any:
     """The training config of a run: everything but objective and towers is the same for all contenders."""
     from bothways.training import Record, TrainConfig
 
     who = CONTENDERS[told["contender"]]
     matrix, other, decay = plan.rates_of(size, who.key)
-    budget = f"{told['steps']} steps" if told.get("steps") else desk.source.budget
-    return TrainConfig(model=plan.model_config(size, desk.prepared.tokenizer.vocabulary.size, who),
+    budget = f"{told['steps']} steps" if told.get("steps") else source.budget
+    return TrainConfig(model=plan.model_config(size, prepared.tokenizer.vocabulary.size, who),
                        objective=dict(who.objective), budget=budget, seed=int(told["seed"]),
                        batch_tokens=size.batch_tokens, optimizer=size.optimizer, matrix_rate=matrix, other_rate=other,
                        weight_decay=decay, device=told["device"], keep_memory=True, record=Record(keep="geometric"))
