@@ -20,6 +20,7 @@ from bothways.study.sizes import Size
 
 FORMAT = 1
 PLAN_FILE = "study.json"
+STEPS_FILE = "steps.json"
 EMBEDDED = "python-library"
 
 
@@ -61,7 +62,7 @@ class Source:
 class Study:
     """Everything a study is told. `workers` runs go on at once, each on `threads` threads."""
 
-    sources: tuple[Source, ...] = (Source("known", "grammar", budget="1min"), Source())
+    sources: tuple[Source, ...] = (Source("known", "grammar", budget="30s"), Source())
     contenders: tuple[str, ...] = tuple(CONTENDERS)
     controls: tuple[str, ...] = tuple(CONTROLS)
     workers: int = 0

@@ -18,13 +18,12 @@ from typing import Any
 
 from bothways.errors import BothwaysError
 from bothways.study import plan as plans
-from bothways.study.plan import Job, Plan, Source
+from bothways.study.plan import STEPS_FILE, Job, Plan, Source
 from bothways.study.progress import STATUS_FILE, Display, Live, clock, label
 from bothways.study.results import FAILURE_FILE, RESULT_FILE, read_json
 
 JOB_FILE = "run.json"
 PREPARED_FILE = "prepared.json"
-STEPS_FILE = "steps.json"
 FIRST = ("prepare", "timing")
 """What a source needs before its runs: its text, and what a budget in seconds is worth to each contender."""
 POLL = 0.2

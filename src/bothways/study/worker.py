@@ -28,7 +28,7 @@ from bothways.families.trained import Trained
 from bothways.study import data, efforts, measuring, plan
 from bothways.study.contenders import CONTENDERS
 from bothways.study.locks import only_one
-from bothways.study.plan import Source, write_json
+from bothways.study.plan import STEPS_FILE, Source, write_json
 from bothways.study.progress import STATUS_FILE
 from bothways.study.results import FAILURE_FILE, RESULT_FILE
 from bothways.study.sizes import Size
@@ -38,6 +38,8 @@ PATIENCE = 120.0
 """Seconds to wait for an earlier process of the same run to end."""
 SHOWN = 28
 """Tokens of the example that a report draws."""
+WORTH = 0.2
+"""The share of tokens that a drawn example asks for at least."""
 
 
 def main(folder: Path) -> int:
@@ -116,7 +118,7 @@ def _work(folder: Path, told: dict[str, Any]) -> None:
     else:
         result = _contender(folder, told, size, desk)
     took = time.perf_counter() - began
-    result["seconds"] = {"all": took, "measuring": result.get("measuring", took)}
+    result["seconds"] = {"all": took, "measuring": result.pop("measuring", took), "processor": time.process_time()}
     write_json(folder / RESULT_FILE, _finite({"format": 1, "run": run, "curve": [], **result}))
 
 
@@ -237,15 +239,18 @@ def _samples(trained: Trained, desk: measuring.Desk) -> list[dict[str, str]]:
 def example(trained: Trained, desk: measuring.Desk) -> dict[str, Any]:
     """A training example as this network was given it: tokens in, what is asked, and who sees whom.
 
-    A hybrid is given one of several kinds; the first of each among its epochs is shown.
+    The window is one of the first the run reads, the one with the longest words, since it reads best; the epoch is
+    the first in which something worth drawing is hidden. A hybrid is given one of several kinds: one of each is shown.
     """
-    windows = desk.prepared.train
-    window = windows[int(windows.order(desk.seed, 0)[0])]
+    windows, order = desk.prepared.train, desk.prepared.train.order(desk.seed, 0)
+    early = [windows[int(place)] for place in order[:200]]
+    sizes = desk.prepared.tokenizer.vocabulary.n_bytes
+    window = max(early, key=lambda one: int(sizes[one.ids[:SHOWN]].sum()))
     short = window._replace(ids=window.ids[:SHOWN])
     found: dict[object, Example] = {}
     for epoch in range(64):
         made = trained.objective.corrupt(short, Key(desk.seed, epoch, short.index, 1.0))
-        if any(len(ask.targets) for ask in made.asks):
+        if sum(len(ask.targets) for ask in made.asks) >= WORTH * len(short.ids):
             found.setdefault(made.visibility, made)
         if len(found) == len({mode.visibility for mode in trained.objective.modes}):
             break

@@ -6,7 +6,7 @@
 
 from bothways.training.budget import Budget, Cost
 from bothways.training.config import Averaging, Record, Schedule, TrainConfig, load, read
-from bothways.training.job import flops_per_token, resolved, tokens_per_step, vacant
+from bothways.training.job import flops_per_token, resolved, steps_side_by_side, tokens_per_step, vacant
 from bothways.training.precision import Found, find
 from bothways.training.run import Run, train
 from bothways.training.watchers import Console, JsonLines, Outlook, TensorBoard, Watcher
@@ -14,4 +14,4 @@ from bothways.training.watchers import read as read_metrics
 
 __all__ = ["Averaging", "Budget", "Console", "Cost", "Found", "JsonLines", "Outlook", "Record", "Run", "Schedule",
            "TensorBoard", "TrainConfig", "Watcher", "find", "flops_per_token", "load", "read", "read_metrics",
-           "resolved", "tokens_per_step", "train", "vacant"]
+           "resolved", "steps_side_by_side", "tokens_per_step", "train", "vacant"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bothways.model import LanguageModel, cost
 from bothways.objectives.base import Objective
 from bothways.text.prepare import Prepared
 from bothways.training.budget import steps_of
-from bothways.training.calibration import calibrate
+from bothways.training.calibration import calibrate, side_by_side
 from bothways.training.config import TrainConfig
 from bothways.training.data import Batches, Source
 from bothways.training.environment import describe as describe_environment
@@ -162,6 +162,16 @@ def steps(job: Job) -> int:
         record = calibrate(job.folder / "calibration.json", budget, lambda steps: (job.loop(steps), job.batches(steps)))
         return int(record["steps"])
     return steps_of(budget, job.tokens_per_step, job.flops_per_token)
+
+
+def steps_side_by_side(configs: Mapping[str, TrainConfig], prepared: Prepared) -> dict[str, int]:
+    """Steps for each of several runs on one text whose budgets are the same number of seconds, timed in turns."""
+    made: dict[str, Callable[[int], tuple[Loop, Batches]]] = {}
+    for name, given in configs.items():
+        config, objective = resolved(given, prepared)
+        job = Job(config, objective, prepared, Path(), find(config.precision, config.device))
+        made[name] = lambda count, job=job: (job.loop(count), job.batches(count))  # type: ignore[misc]
+    return side_by_side(made, next(iter(configs.values())).allowance)
 
 
 def tokens_per_step(windows: Source, batch_tokens: int) -> float:
