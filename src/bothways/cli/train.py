@@ -10,6 +10,8 @@ here come before it, and --set reaches every key:
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -146,15 +148,32 @@ def _prepare(recipe: Recipe, out: Path) -> Any:
         tokenizer: Any = TokenizerConfig(text.tokenizer, text.vocabulary)  # type: ignore[arg-type]
     else:
         tokenizer = Tokenizer.load(text.tokenizer)
-    print(f"text       reading {text.corpus}", file=sys.stderr, flush=True)
     assert text.corpus is not None
-    prepared = prepare(text.corpus, out / "text", tokenizer=tokenizer, window=text.window, held_out=text.held_out,
-                       field=text.field, limit_bytes=text.limit_bytes)
+    with _waiting(f"text       reading {text.corpus}"):
+        prepared = prepare(text.corpus, out / "text", tokenizer=tokenizer, window=text.window, held_out=text.held_out,
+                           field=text.field, limit_bytes=text.limit_bytes)
     train, valid = prepared.train, prepared.valid
     print(f"text       {count(train.tokens)} tokens in {len(train):,} windows of {text.window}, "
           f"{train.bytes / max(1, train.tokens):.2f} bytes a token; {count(valid.tokens)} tokens held out",
           file=sys.stderr, flush=True)
     return prepared
+
+
+@contextlib.contextmanager
+def _waiting(words: str) -> Iterator[None]:
+    """Say what goes on; on a terminal with the seconds it has taken, until it is done."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        screen.print(words, markup=False, soft_wrap=True)
+        yield
+        return
+    with Progress(TextColumn("{task.description}"), SpinnerColumn(), TimeElapsedColumn(), console=screen,
+                  transient=True) as progress:
+        progress.add_task(words)
+        yield
 
 
 def _summary(result: Run, prepared: Any) -> str:
