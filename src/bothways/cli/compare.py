@@ -135,7 +135,7 @@ def study_of(options: Options) -> tuple[Study, Path]:
 
 
 def _sources(options: Options) -> tuple[Source, ...]:
-    """The known source at no more than a minute a run, then the user's text."""
+    """The known source at no more than half a minute a run, then the user's text."""
     from bothways.study.plan import Source
     from bothways.study.recipes import known_budget
 

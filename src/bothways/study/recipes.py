@@ -14,16 +14,16 @@ DEMO = Study(sources=(
 ))
 """`bothways compare --demo`: about five minutes for the known source and three for real text, on 2 cores."""
 
-KNOWN_SECONDS = 60.0
+KNOWN_SECONDS = 30.0
 """The longest the known source is trained: tiny networks learn it in less."""
 
 
 def known_budget(budget: str) -> str:
-    """The budget of the known source beside a text's: the same, but at most a minute or what is worth one."""
+    """The budget of the known source beside a text's: the same, but at most half a minute or what is worth one."""
     from bothways.training.budget import Budget
 
     given = Budget.parse(budget)
-    most = {"seconds": KNOWN_SECONDS, "steps": 2000.0, "tokens": 4e6, "flops": 5e12}[given.unit]
+    most = {"seconds": KNOWN_SECONDS, "steps": 1000.0, "tokens": 2e6, "flops": 2.5e12}[given.unit]
     return budget if given.amount <= most else str(Budget(most, given.unit))
 
 
