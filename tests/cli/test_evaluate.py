@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.evaluation.small import small
 
 from bothways.cli import main
 from bothways.evaluation.score import load
 from bothways.families.folder import save
 from bothways.text.tokenizer import Tokenizer
-from tests.evaluation.small import small
 
 TEXT = "The dog near the cat barks often, and nobody hears it. " * 30
 

@@ -53,6 +53,8 @@ def test_suffix_of_whole_documents_names_the_length(source):
     trained = small("diffusion", source.tokenizer)
     estimators = {score.estimator for score in suffix(trained, windows, limit=4, samples=2, off_mode=False)}
     assert estimators == {"upper bound given the length, 2 samples"}
+    unpaid = suffix(trained, windows, limit=4, samples=2, off_mode=False, truth=source.true_nll)
+    assert {score.estimator for score in unpaid} == estimators
     paid = suffix(trained, windows, limit=4, samples=2, off_mode=False, truth=source)
     assert {score.estimator for score in paid} == {"upper bound and the length's true price, 2 samples"}
     above = next(score for score in paid if score.name.endswith("truth"))

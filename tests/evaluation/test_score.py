@@ -63,3 +63,14 @@ def test_curves_that_say_nothing_are_refused(losses, target, why):
 def test_a_target_reached_and_a_curve_too_short():
     assert budget_to_reach([1, 2, 3], [3.0, 2.0, 1.0], 2.0).reached
     assert "fewer than four" in budget_to_reach([1, 2, 3], [3.0, 2.0, 1.0], 0.5).reason
+
+
+def test_intervals_of_noisy_curves_hold_the_truth_most_of_the_time():
+    x, truth = np.geomspace(1e3, 1e6, 9), 2e6
+    rng = np.random.default_rng(1)
+    needed = [budget_to_reach(x, law(x) + 0.004 * rng.standard_normal(9), float(law(truth)), last=9, resamples=40)
+              for _ in range(20)]
+    said = [one for one in needed if one.known and not one.reached]
+    assert len(said) >= 12
+    assert np.mean([one.low <= truth <= one.high for one in said]) > 0.6
+    assert all(one.low < one.high for one in said)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.evaluation.small import PARADIGMS, small, texts
 
 from bothways.evaluation import speed
-from tests.evaluation.small import PARADIGMS, small, texts
 
 
 @pytest.mark.parametrize("paradigm", PARADIGMS)

@@ -142,3 +142,15 @@ def test_schedule_and_batches():
     order = batches(7, 3, np.random.default_rng(0))
     seen = [place for _ in range(7) for place in next(order)]
     assert sorted(seen) == sorted(list(range(7)) * 3)
+
+
+def test_diffusion_is_tuned_on_the_exact_k_bound():
+    trained = small("diffusion")
+    way = rewrite.writing_way(trained)
+    ids, hidden = rewrite.question(trained, "w1 w2", "dog", way, FORM)
+    seen = set()
+    for seed in range(30):
+        (ask,) = rewrite._hidden_part(way, ids, hidden, np.random.default_rng(seed)).asks
+        assert ask.count == 4 and ask.weights.tolist() == [4 / len(ask.targets)] * len(ask.targets)
+        seen.add(len(ask.targets))
+    assert seen == {1, 2, 3, 4}

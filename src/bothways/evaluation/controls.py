@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from bothways.batch import Vocabulary, Window
 from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.fill import choose_blanks
-from bothways.evaluation.likelihood import suffix_scores
+from bothways.evaluation.likelihood import TrueNLL, suffix_scores, true_nll_of
 from bothways.evaluation.ngram import NGram
 from bothways.evaluation.pairs import PairLike, by_kind, sentence
 from bothways.evaluation.probes import Labelled, accuracy_scores, check_labelled
@@ -20,6 +20,7 @@ from bothways.evaluation.questions import halves
 from bothways.evaluation.score import Score, Stopwatch, mean_score, timed
 
 if TYPE_CHECKING:
+    from bothways.text.known import KnownSource
     from bothways.text.tokenizer import Tokenizer
 
 MODE = "causal"
@@ -45,13 +46,13 @@ def documents(windows: Iterable[Window]) -> Iterator[np.ndarray]:
 
 
 def ngram_suffix(model: NGram, windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: Vocabulary, *,
-                 limit: int = 64, truth: Callable[[np.ndarray], np.ndarray] | None = None) -> list[Score]:
+                 limit: int = 64, truth: KnownSource | TrueNLL | None = None) -> list[Score]:
     """The scores of `likelihood.suffix`, on the same tokens of the same windows."""
     scores: list[Score] = []
     with timed(scores):
         asked = halves(windows, vocabulary, limit)
         nats = np.array([-model.log_probs(ids)[hidden].sum() for ids, hidden in asked])
-        scores += suffix_scores("suffix", MODE, "exact", nats, asked, vocabulary, truth)
+        scores += suffix_scores("suffix", MODE, "exact", nats, asked, vocabulary, true_nll_of(truth))
     return scores
 
 

@@ -59,7 +59,7 @@ def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *
     vocabulary = trained.vocabulary
     asked = halves(windows, vocabulary, limit)
     source = None if truth is None or callable(truth) else truth
-    true_nll: TrueNLL | None = truth if callable(truth) else None if source is None else source.true_nll
+    true_nll = true_nll_of(truth)
     ends = any(with_end(ids, vocabulary) for ids, _ in asked)
     scores: list[Score] = []
     for way in ways(trained, off_mode):
@@ -78,6 +78,11 @@ def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *
                 scores += suffix_scores("suffix", way.name, "pseudo, one token at a time",
                                         one_at_a_time(trained, way, some, tokens), some, vocabulary)
     return scores
+
+
+def true_nll_of(truth: KnownSource | TrueNLL | None) -> TrueNLL | None:
+    """The function that gives true -log p, from a source or from itself."""
+    return truth if truth is None or callable(truth) else truth.true_nll
 
 
 def length_price(source: KnownSource, ids: np.ndarray, hidden: np.ndarray, vocabulary: Vocabulary) -> float:

@@ -62,7 +62,8 @@ def tune(trunk: nn.Module, head: nn.Module | None, n: int, loss_of: Callable[[li
     """
     rng = np.random.default_rng(config.seed)
     optimiser = torch.optim.AdamW(list(_groups(trunk, config.learning_rate, config.weight_decay))
-                                  + list(_groups(head, config.head_rate, config.weight_decay)), betas=(0.9, 0.98))
+                                  + list(_groups(head, config.head_rate, config.weight_decay)),
+                                  betas=(0.9, 0.98), fused=True)
     rates = [group["lr"] for group in optimiser.param_groups]
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     losses: list[float] = []
