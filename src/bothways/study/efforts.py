@@ -45,9 +45,9 @@ EFFORTS: dict[str, Effort] = {
                     points=3, curve_windows=2, curve_samples=2, curve_labelled=(24, 16), written=6, prompts=1,
                     functions=(0, 0), documents=300),
     "quick": Effort(windows=48, samples=8, blanks=256, pairs=150, labelled=(800, 400), longest=64, tagged=(200, 100),
-                    steps=80, points=8, curve_windows=16, curve_samples=4, curve_labelled=(300, 200), written=32,
+                    steps=60, points=8, curve_windows=16, curve_samples=4, curve_labelled=(300, 200), written=32,
                     prompts=2, functions=(0, 0), documents=40_000),
-    "full": Effort(windows=128, samples=16, blanks=512, pairs=400, labelled=(3000, 1000), longest=128,
-                   tagged=(800, 400), steps=300, points=12, curve_windows=32, curve_samples=4,
-                   curve_labelled=(600, 400), written=48, prompts=3, functions=(600, 60), documents=60_000),
+    "full": Effort(windows=128, samples=16, blanks=512, pairs=300, labelled=(2000, 1000), longest=128,
+                   tagged=(600, 300), steps=200, points=7, curve_windows=24, curve_samples=4,
+                   curve_labelled=(300, 200), written=48, prompts=3, functions=(400, 60), documents=60_000),
 }
