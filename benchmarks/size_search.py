@@ -1,7 +1,7 @@
 """The recorded search behind `bothways/study/sizes.py`: which size, vocabulary and rate suit a budget.
 
     python -m benchmarks.size_search --seconds 40 --contenders causal --widths 128 192 256 --vocabularies 1024 2048
-    python -m benchmarks.size_search --seconds 40 --contenders causal masked denoising hybrid diffusion --rates 0.01 0.02 0.04
+    python -m benchmarks.size_search --seconds 25 --contenders causal masked hybrid --rates 0.01 0.02 0.04
 
 Every trial is one training run on one thread with a budget in seconds, two at once, and is judged by held-out bits
 per byte of second halves given first halves (an upper bound where the contender has no exact likelihood), so trials of
