@@ -10,6 +10,7 @@ the same call continues. The report is STUDY/report.html, with report.json and r
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Options:
     contenders: str = "all"
     """Comma-separated: causal, masked, denoising, hybrid, diffusion."""
     known: bool = True
-    """Also run the known source, a small grammar whose true probabilities can be computed."""
+    """The known source beside the text, a grammar whose true probabilities can be computed; --no-known leaves it out."""
     workers: int = 0
     """Runs at once; 0 chooses one for each core."""
     threads: int = 0
@@ -76,6 +77,7 @@ def run(options: Options) -> int:
     print("\n".join(plan_lines(plan, folder)), flush=True)
     # 2. the runs
     display = Display()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end keeps checkpoints, as Ctrl-C does
     with only_one(folder, "study"):
         try:
             outcome = run_plan(folder, plan, display)

@@ -81,7 +81,7 @@ def strip(dot: Dot, ends: tuple[float, float], reference: float | None = None) -
             f'{title}{"".join(parts)}</svg>')
 
 
-def visibility_grid(grid: Sequence[str], cell: int = 6, colour: str = "blue") -> str:
+def visibility_grid(grid: Sequence[str], cell: int = 4, colour: str = "blue") -> str:
     """Who may see whom as SVG: one row a query, one column a key, filled where it may see ("1")."""
     height, width = len(grid) * cell, max((len(row) for row in grid), default=0) * cell
     # runs of ones are one rectangle each: a page with ten grids stays small
@@ -121,7 +121,7 @@ def learning_curves(series: Sequence[Series], y_title: str, levels: Mapping[str,
         levels: name -> value of horizontal lines, such as controls.
     Returns:
         {"figure": plotly JSON, "x": {axis: list of x values for each trace}, "titles": X_AXES, "colours": for each
-        trace the name in `PALETTE`}.
+        trace the name in `PALETTE`, "ticks": {axis: plotly's choice of ticks}}.
     """
     traces: list[dict[str, Any]] = []
     xs: dict[str, list[list[float]]] = {axis: [] for axis in X_AXES}
@@ -151,7 +151,32 @@ def learning_curves(series: Sequence[Series], y_title: str, levels: Mapping[str,
     layout["annotations"] = [{"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "bottom",
                               "text": escape(name), "showarrow": False, "font": {"size": 11}}
                              for name, value in (levels or {}).items()]
-    return {"figure": {"data": traces, "layout": layout}, "x": xs, "titles": X_AXES, "colours": colours}
+    ticks = {axis: _ticks([x for line in lines for x in line]) for axis, lines in xs.items()}
+    layout["xaxis"] |= ticks["tokens"]
+    return {"figure": {"data": traces, "layout": layout}, "x": xs, "titles": X_AXES, "colours": colours, "ticks": ticks}
+
+
+def _ticks(places: Sequence[float]) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 times the powers of ten within the range, or at the powers alone where that were many."""
+    known = [x for x in places if x > 0]
+    if not known:
+        return {}
+    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    steps = (1, 2, 5) if math.log10(max(known) / min(known)) < 2.5 else (1,)
+    values = [step * 10.0 ** power for power in range(low, high + 1) for step in steps]
+    values = [value for value in values if 0.7 * min(known) <= value <= 1.4 * max(known)]
+    return {"tickmode": "array", "tickvals": values, "ticktext": [short(value) for value in values]}
+
+
+def short(number: float) -> str:
+    """A number as an axis says it: 20k, 1M, 5e12."""
+    if number >= 1e12:
+        mantissa, exponent = f"{number:.0e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return f"{number:g}"
 
 
 def mean_curve(runs: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

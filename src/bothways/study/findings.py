@@ -91,7 +91,7 @@ FINDINGS: tuple[Finding, ...] = (
             _each(Side("causal", _CAUSAL), Side("diffusion", _BOTH), _SUFFIX)),
     Finding("F10", "Minimal pairs: seeing both sides wins at convergence, and loses at budgets as small as this",
             "BLiMP: RoBERTa-large 86.5, GPT-2 82.6; GPT-BERT masked 84.3, causal 76.6 (all at convergence)",
-            "here the reverse: causal decoder ahead of masked encoder, since masked training starts later (F2)", "low",
+            "the reverse: causal decoder ahead of masked encoder, since masked training starts later (F2)", "low",
             _each(Side("causal", _CAUSAL), Side("masked", _BOTH), ("pairs-across", "pairs"))),
 )
 
@@ -106,6 +106,8 @@ class Tested:
     difference: Difference
     adjusted: float
     seeds: int
+    tokens: tuple[float, float] = (math.nan, math.nan)
+    """Training tokens behind either side, which a budget in seconds does not make equal."""
 
     @property
     def verdict(self) -> Verdict:
@@ -137,7 +139,8 @@ def evaluate(results: Results, source: str) -> list[Outcome]:
     # 2. each finding from its own
     outcomes = []
     for finding in FINDINGS:
-        tested = tuple(Tested(contrast, _mean(values[0]), _mean(values[1]), difference, p, len(values[0]))
+        tested = tuple(Tested(contrast, _mean(values[0]), _mean(values[1]), difference, p, len(values[0]),
+                              (_tokens(results, source, contrast.better), _tokens(results, source, contrast.worse)))
                        for (owner, contrast, values), difference, p in zip(found, differences, adjusted)
                        if owner is finding)
         outcomes.append(Outcome(finding, source, *_verdict(tested), tested))
@@ -155,9 +158,9 @@ def _verdict(tested: Sequence[Tested]) -> tuple[Verdict, str]:
         return "disagrees", "a difference of the other sign stands after correction"
     if all(verdict == "agrees" for verdict in verdicts):
         small = [one for one in tested if one.difference.mean < one.contrast.least]
-        return "agrees", ("the expected sign, beyond the spread of the seeds"
+        return "agrees", ("the expected sign, beyond chance among seeds and test items"
                           + (", though smaller than expected" if small else ""))
-    return "cannot be said", "the spread of the seeds is as large as the difference"
+    return "cannot be said", "the difference is no larger than chance among seeds and test items allows"
 
 
 def _measure(results: Results, source: str, contrast: Contrast) -> tuple[list[Row], list[Row]] | None:
@@ -192,3 +195,9 @@ def early_value(curve: Sequence[dict[str, object]], measure: str) -> float | Non
 
 def _mean(rows: Sequence[Row]) -> float:
     return sum(row.value for row in rows) / len(rows)
+
+
+def _tokens(results: Results, source: str, side: Side) -> float:
+    """Training tokens of a contender, the mean over its runs."""
+    spent = [float(run["training"]["tokens"]) for run in results.runs_of(source, side.contender)]
+    return sum(spent) / len(spent) if spent else math.nan

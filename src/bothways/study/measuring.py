@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bothways.evaluation.score import Score
 from bothways.families.trained import Trained
@@ -15,6 +15,9 @@ from bothways.study.data import Questions
 from bothways.study.efforts import Effort
 from bothways.study.measures import SCORE_NAMES
 from bothways.study.plan import Source
+
+if TYPE_CHECKING:
+    from bothways.text.known import KnownSource
 
 OFF = " (off-mode)"
 Rows = list[dict[str, Any]]
@@ -32,13 +35,13 @@ class Desk:
     tell: Callable[[str, float], None]
 
     @property
-    def truth(self) -> Callable[[Any], Any] | None:
-        """ids (L,) -> true -log p of each token given those before it, where the source is known."""
+    def truth(self) -> KnownSource | None:
+        """The source itself, where it is known: its true probabilities, and what knowing a text's length is worth."""
         if self.source.kind != "known":
             return None
         from bothways.text.known import KnownSource
 
-        return KnownSource(seed=0).true_nll
+        return KnownSource(seed=0)
 
 
 def row(score: Score, measure: str, contender: str | None = None, **details: float) -> dict[str, Any]:
@@ -176,7 +179,11 @@ def tuned(trained: Trained, desk: Desk) -> Rows:
     if not questions.train_texts:
         return []
     rows: Rows = []
-    for visibility, mode in readings(trained, off=desk.source.effort == "full"):
+    ways = readings(trained)
+    if desk.source.effort != "full":
+        # fine-tuning costs most of all measuring: only the mode a contender stands by on this measure
+        ways = [way for way in ways if OFF not in way[1]][-1:]
+    for visibility, mode in ways:
         scores = classification(trained, questions.train_texts, questions.test_texts, tuning(desk),
                                 visibility=visibility)
         rows += [row(replace(score, mode=mode), "classify-tuned") for score in scores

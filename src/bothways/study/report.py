@@ -133,7 +133,7 @@ def source_part(found: Results, source: Source, draw: bool) -> dict[str, Any]:
         "boards": [board_part(board, draw) for board in found.boards(key) if board.measure.shown],
         "curves": [part for part in (curve_part(found, key, measure, draw) for measure in CURVES) if part is not None],
         "findings": [finding_part(outcome) for outcome in findings.evaluate(found, key)],
-        "costs": costs(found, key),
+        "costs": costs(found, key), "spent": spent(found, key),
         "pictures": list(pictures(found, key, draw)),
         "samples": samples(found, key),
     }
@@ -263,17 +263,21 @@ def curve_part(found: Results, source: str, measure_key: str, draw: bool) -> dic
 
 
 def _crossings(known: dict[str, list[list[dict[str, float]]]], measure: Measure, axis: str) -> Iterator[str]:
-    """Every crossing of two contenders in words."""
+    """The last change of places of every two contenders, in words; with several seeds only what most of them show."""
     def curve(run: Sequence[dict[str, float]]) -> Curve:
         return [(point[axis], point["value"]) for point in run]
 
     for one, other in combinations(known, 2):
-        if len(known[one]) == len(known[other]):
-            for crossing in crossings([curve(run) for run in known[one]], [curve(run) for run in known[other]],
-                                      (title(one), title(other)), measure.higher_is_better):
-                spread = (f", {crossing.seeds} of {crossing.of} seeds show it, between {human(crossing.low)} and "
-                          f"{human(crossing.high)}") if crossing.of > 1 else ""
-                yield f"{crossing.after} passes {crossing.before} at {human(crossing.at)} {_unit(axis)}{spread}"
+        if len(known[one]) != len(known[other]):
+            continue
+        found = crossings([curve(run) for run in known[one]], [curve(run) for run in known[other]],
+                          (title(one), title(other)), measure.higher_is_better)
+        for crossing in found[-1:]:
+            if crossing.of == 1:
+                yield f"{crossing.after} passes {crossing.before} at {human(crossing.at)} {_unit(axis)}"
+            elif 2 * crossing.seeds > crossing.of:
+                yield (f"{crossing.after} passes {crossing.before} at {human(crossing.at)} {_unit(axis)} (seeds from "
+                       f"{human(crossing.low)} to {human(crossing.high)})")
 
 
 def _unit(axis: str) -> str:
@@ -300,10 +304,13 @@ def tested_part(one: findings.Tested) -> dict[str, Any]:
     when = " early in the run" if one.contrast.at == "early" else ""
     spread = "" if math.isnan(difference.low) else (f" ({scale * difference.low:+.{digits}f} to "
                                                     f"{scale * difference.high:+.{digits}f})")
-    p = "" if math.isnan(one.adjusted) else f", p = {one.adjusted:.2g} after correction"
+    p = "" if math.isnan(one.adjusted) or one.seeds < 2 else f", p = {one.adjusted:.2g} after correction"
+    seen = ""
+    if one.contrast.at == "end" and max(one.tokens) > 1.2 * min(one.tokens):
+        seen = f"; trained on {human(one.tokens[0])} and {human(one.tokens[1])} tokens"
     text = (f"{measure.title}{when}: {one.contrast.better} {words.value(measure, one.left)}, {one.contrast.worse} "
             f"{words.value(measure, one.right)}; in favour of the first by {scale * difference.mean:+.{digits}f}"
-            f"{spread} {unit} over {one.seeds} seed{'s' if one.seeds != 1 else ''}{p}")
+            f"{spread} {unit} over {one.seeds} seed{'s' if one.seeds != 1 else ''}{p}{seen}")
     return {"words": text, "verdict": one.verdict, "difference": difference.mean, "low": difference.low,
             "high": difference.high, "p": difference.p, "adjusted": one.adjusted, "effect": difference.effect,
             "seeds": one.seeds}
@@ -324,6 +331,16 @@ def costs(found: Results, source: str) -> list[dict[str, Any]]:
                      **{name.replace("-", "_"): sum(row.value for row in rows_) / len(rows_) if rows_ else math.nan
                         for name, rows_ in speeds.items()}})
     return rows
+
+
+def spent(found: Results, source: str) -> str:
+    """How far the budget made the contenders' tokens differ, in words; empty where it hardly did."""
+    tokens = {row["title"]: row["tokens"] for row in costs(found, source)}
+    if not tokens or max(tokens.values()) <= 1.2 * min(tokens.values()):
+        return ""
+    least, most = min(tokens, key=lambda name: tokens[name]), max(tokens, key=lambda name: tokens[name])
+    return (f"The same budget bought {human(tokens[least])} tokens for {least} and {human(tokens[most])} for {most}; "
+            "the learning curves by tokens compare them at equal text")
 
 
 def pictures(found: Results, source: str, draw: bool) -> Iterator[dict[str, Any]]:
@@ -359,8 +376,14 @@ def samples(found: Results, source: str) -> list[dict[str, Any]]:
         run = next(iter(found.runs_of(source, key)), None)
         for sample in (run or {}).get("samples", ()):
             prompts.setdefault(sample["prompt"], []).append(
-                {"title": title(key), "colour": colour(key), "text": sample["text"]})
-    return [{"prompt": prompt, "written": written} for prompt, written in prompts.items()]
+                {"title": title(key), "colour": colour(key), "text": squeezed(sample["text"])})
+    return [{"prompt": squeezed(prompt), "written": written} for prompt, written in prompts.items()]
+
+
+def squeezed(text: str) -> str:
+    """Text without the empty lines that young networks like to write."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    return "\n".join(line for line in lines if line)
 
 
 def environment(found: Results) -> dict[str, Any]:

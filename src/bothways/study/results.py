@@ -211,7 +211,7 @@ def _rows_of(job: Job, stored: Mapping[str, Any] | None) -> Iterable[Row]:
 
 def _fixed(line: Line) -> bool:
     """Whether a line does not depend on a seed (counts, majorities): one value stands for every seed."""
-    return line.control and len(line.rows) == 1 and line.contender not in ("untrained", "shuffled")
+    return line.control and len(line.rows) == 1 and line.contender != "untrained"
 
 
 def _board(source: str, measure: Measure, rows: Sequence[Row]) -> Board:

@@ -29,7 +29,7 @@ FIRST = ("prepare", "timing")
 POLL = 0.2
 GRACE = 120.0
 """Seconds a run gets to write its checkpoint after Ctrl-C."""
-MEASURING = {"smoke": 4.0, "quick": 15.0, "full": 120.0}
+MEASURING = {"smoke": 4.0, "quick": 15.0, "full": 180.0}
 """Seconds that measuring a run takes, as long as none has been timed."""
 PREPARING = {"known": 3.0, "text": 30.0}
 TIMING = 10.0
