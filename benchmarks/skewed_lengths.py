@@ -13,17 +13,17 @@ import argparse
 import contextlib
 
 import numpy as np
-import peers
 import torch
-import train_speed as speed
 from torch import Tensor
-from train_speed import ASKED, HEADS, LAYERS, VOCABULARY, WIDTH, Contender, Updater
 
+import peers
+import train_speed as speed
 from bothways.batch import Ask, Example, pack
 from bothways.model import LanguageModel
 from bothways.model.allocator import keep_memory
 from bothways.objectives.loss import cross_entropy
 from bothways.visibility import bidirectional
+from train_speed import ASKED, HEADS, LAYERS, VOCABULARY, WIDTH, Contender, Updater
 
 TEXTS, SHORTEST, LONGEST = 64, 10, 256
 
@@ -73,7 +73,8 @@ def peer(attention: str, precision: str, batches: list[list[int]], name: str) ->
                 loss = network(**given).loss
             (loss * float((given["labels"] >= 0).sum()) / asked).backward()
         updater.step()
-    return Contender(f"transformers BERT, {name}, {attention}, {precision}", f"peer {name.split(' of ')[0]}", precision, step)
+    label = f"transformers BERT, {name}, {attention}, {precision}"
+    return Contender(label, f"peer {name.split(', ')[0]}", precision, step)
 
 
 def bucketed(sizes: list[int], batch: int) -> list[list[int]]:
@@ -92,18 +93,20 @@ def main() -> None:
     kept = keep_memory()
     sizes = lengths()
     real, padded = sum(sizes), max(sizes) * len(sizes)
-    print(f"{len(sizes)} texts of {min(sizes)} to {max(sizes)} tokens, {real} real of {padded} padded; {LAYERS} layers, "
-          f"width {WIDTH}, {HEADS} heads; allocator keeps memory for everyone: {'yes' if kept else 'no'}")
+    print(f"{len(sizes)} texts of {min(sizes)} to {max(sizes)} tokens, {real} real of {padded} padded; "
+          f"{LAYERS} layers, width {WIDTH}, {HEADS} heads; "
+          f"allocator keeps memory for everyone: {'yes' if kept else 'no'}")
     print(*(f"{name}: {value}" for name, value in peers.hardware().items()), sep="; ")
     group = [ours(block, precision, sizes) for block in ("peer", "default") for precision in ("float32", "bfloat16")]
     for precision in ("float32", "autocast", "bfloat16"):
         for attention in ("eager", "sdpa"):
             group.append(peer(attention, precision, [sizes], "padded in random order"))
-            group += [peer(attention, precision, bucketed(sizes, batch), f"bucketed by length, batches of {batch}")
+            group += [peer(attention, precision, bucketed(sizes, batch), f"bucketed by length, {batch} at a time")
                       for batch in (8, 16)]
     seconds = peers.interleave({speed.key(c): c.step for c in group}, arguments.rounds, warm=1, per_round=1)
     result = speed.report("masked, skewed lengths", group, seconds, real)
-    print("written to", peers.save("skewed_lengths", {**result, "padded_tokens": padded, "allocator_keeps_memory": kept}))
+    result |= {"padded_tokens": padded, "allocator_keeps_memory": kept}
+    print("written to", peers.save("skewed_lengths", result))
 
 
 if __name__ == "__main__":

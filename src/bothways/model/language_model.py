@@ -153,7 +153,7 @@ class LanguageModel(nn.Module):
 
 
 def _asked(example: Example) -> Tensor | None:
-    """The rows that Asks point at, in order; none if they are most of all, so that leaving out others saves little."""
+    """The rows that Asks point at, in order; none if they are so many that leaving out the rest saves little."""
     if not example.asks:
         return None
     rows = torch.unique(torch.cat([ask.where for ask in example.asks]))
