@@ -16,6 +16,7 @@ import pytest
 from bothways.study import results
 from bothways.training import read_metrics
 
+STEPS = 30
 LIMIT = 240.0
 """Seconds until a test gives up: a deadline for broken code, not a measure of speed."""
 
@@ -57,16 +58,16 @@ def study(tmp_path_factory) -> tuple[Path, str, list[str]]:
     """A study that was stopped by Ctrl-C, then killed, then finished: its folder, what it said, and what it lost."""
     out = tmp_path_factory.mktemp("study") / "out"
     # 1. Ctrl-C: both runs keep a checkpoint
-    process = start(out, 60)
-    wait_for_steps(out, "hybrid", 5, process)
+    process = start(out, STEPS)
+    wait_for_steps(out, "hybrid", 3, process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 130, said
     assert "repeat the same call to continue" in said
     kept = last_step(out, "hybrid")
     # 2. killed: the runs end by themselves, since nobody waits for them
-    process = start(out, 60)
-    wait_for_steps(out, "hybrid", min(59, kept + 3), process)
+    process = start(out, STEPS)
+    wait_for_steps(out, "hybrid", min(STEPS - 1, kept + 2), process)
     process.kill()
     process.communicate()
     deadline = time.monotonic() + LIMIT
@@ -74,9 +75,9 @@ def study(tmp_path_factory) -> tuple[Path, str, list[str]]:
         while is_held(out / "runs" / "known" / f"{contender}-seed0" / ".lock"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert last_step(out, "hybrid") < 60
+    assert last_step(out, "hybrid") < STEPS
     # 3. to the end
-    finished = subprocess.run(call(out, 60), env=environment(), capture_output=True, text=True, timeout=LIMIT,
+    finished = subprocess.run(call(out, STEPS), env=environment(), capture_output=True, text=True, timeout=LIMIT,
                               check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return out, finished.stdout + finished.stderr, [str(kept)]
@@ -104,12 +105,12 @@ def test_every_step_was_taken_once(study):
     out, _, _ = study
     for contender in ("causal", "hybrid"):
         lines = read_metrics(out / "runs" / "known" / f"{contender}-seed0" / "training" / "metrics.jsonl")
-        assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61))
+        assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
 
 
 def test_it_resumed_and_did_not_begin_again(study):
     out, _, (kept,) = study
-    assert int(kept) >= 5
+    assert int(kept) >= 3
     first = out / "runs" / "known" / "hybrid-seed0" / "training" / "environment.json"
     result = out / "runs" / "known" / "hybrid-seed0" / "result.json"
     assert first.stat().st_mtime < result.stat().st_mtime
@@ -143,7 +144,7 @@ def test_curves_go_through_the_checkpoints(study):
     assert run is not None
     steps = [point["step"] for point in run["curve"]]
     assert steps == sorted(steps)
-    assert steps[-1] == 60
+    assert steps[-1] == STEPS
     assert all(point["scores"]["suffix-truth"] > 0 for point in run["curve"])
 
 
@@ -161,7 +162,8 @@ def test_the_drawn_example_is_one_of_each_kind(study):
 def test_called_again_it_does_nothing(study):
     out, _, _ = study
     before = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/*/result.json")}
-    again = subprocess.run(call(out, 60), env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False)
+    again = subprocess.run(call(out, STEPS), env=environment(), capture_output=True, text=True, timeout=LIMIT,
+                           check=False)
     assert again.returncode == 0
     assert {file: file.stat().st_mtime_ns for file in out.glob("runs/*/*/result.json")} == before
     assert "started" not in again.stderr
@@ -169,7 +171,8 @@ def test_called_again_it_does_nothing(study):
 
 def test_another_budget_is_another_study(study):
     out, _, _ = study
-    other = subprocess.run(call(out, 61), env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False)
+    other = subprocess.run(call(out, STEPS + 1), env=environment(), capture_output=True, text=True, timeout=LIMIT,
+                           check=False)
     assert other.returncode == 2
     assert "holds another study" in other.stderr
 
@@ -181,8 +184,50 @@ def test_a_run_that_fails_is_reported_and_loses_no_other(study):
     config = place / "training" / "config.json"
     stored = json.loads(config.read_text())
     config.write_text(json.dumps({**stored, "seed": 7}))
-    again = subprocess.run(call(out, 60), env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False)
+    again = subprocess.run(call(out, STEPS), env=environment(), capture_output=True, text=True, timeout=LIMIT,
+                           check=False)
     assert again.returncode == 0
     assert "FAILED" in again.stderr
     assert "seed is 7 there and 0 here" in (out / "report.html").read_text(encoding="utf-8")
     assert results.load(out).run("known", "hybrid") is not None
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory) -> Path:
+    """A folder of a user's own text, with labelled texts of two classes."""
+    folder = tmp_path_factory.mktemp("own")
+    words = "the quick reader of long letters writes a short answer to every careful question about paper and ink"
+    lines = []
+    for number in range(60):
+        turned = words.split()[number % 7:] + words.split()[:number % 7]
+        lines.append(f"Letter {number}. " + " ".join(turned * 5) + f" number {number}.")
+    (folder / "notes.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    rows = [f"please answer the {word} question number {number},{word}" for number in range(30)
+            for word in ("paper", "ink")]
+    (folder / "tickets.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "one.csv").write_text("text,label\none,same\ntwo,same\n", encoding="utf-8")
+    return folder
+
+
+def own_text(notes: Path, labels: str) -> subprocess.CompletedProcess[str]:
+    words = ["--corpus", str(notes / "notes.txt"), "--labels", str(notes / labels), "--budget", "4 steps", "--seeds", "1",
+             "--no-known", "--contenders", "masked", "--out", str(notes / f"study-{labels}")]
+    return subprocess.run([sys.executable, "-m", "bothways", "compare", *words], env=environment(),
+                          capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+def test_a_users_own_text_and_labels(notes):
+    done = own_text(notes, "tickets.csv")
+    assert done.returncode == 0, done.stderr
+    loaded = results.load(notes / "study-tickets.csv")
+    measured = {row.measure for row in loaded.rows if row.contender == "masked"}
+    assert {"suffix-bits", "fill", "pairs", "classify-frozen", "classify-tuned"} <= measured
+    assert "Classes: tickets.csv" in (notes / "study-tickets.csv" / "report.html").read_text(encoding="utf-8")
+
+
+def test_labels_that_cannot_be_used_are_one_sentence(notes):
+    failed = own_text(notes, "one.csv")
+    assert failed.returncode == 2
+    assert "one.csv" in failed.stderr.splitlines()[-1]
+    assert "two classes" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
