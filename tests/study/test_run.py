@@ -54,8 +54,8 @@ def last_step(out: Path, contender: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> tuple[Path, str, list[str]]:
-    """A study that was stopped by Ctrl-C, then killed, then finished: its folder, what it said, and what it lost."""
+def study(tmp_path_factory) -> tuple[Path, str, tuple[int, int]]:
+    """A study that was stopped by Ctrl-C, then killed, then finished: its folder, what it said, and what was kept."""
     out = tmp_path_factory.mktemp("study") / "out"
     # 1. Ctrl-C: both runs keep a checkpoint
     process = start(out, STEPS)
@@ -65,6 +65,8 @@ def study(tmp_path_factory) -> tuple[Path, str, list[str]]:
     assert process.returncode == 130, said
     assert "repeat the same call to continue" in said
     kept = last_step(out, "hybrid")
+    config = out / "runs" / "known" / "hybrid-seed0" / "training" / "config.json"
+    written = config.stat().st_mtime_ns
     # 2. killed: the runs end by themselves, since nobody waits for them
     process = start(out, STEPS)
     wait_for_steps(out, "hybrid", min(STEPS - 1, kept + 2), process)
@@ -80,7 +82,7 @@ def study(tmp_path_factory) -> tuple[Path, str, list[str]]:
     finished = subprocess.run(call(out, STEPS), env=environment(), capture_output=True, text=True, timeout=LIMIT,
                               check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    return out, finished.stdout + finished.stderr, [str(kept)]
+    return out, finished.stdout + finished.stderr, (kept, written)
 
 
 def is_held(lock: Path) -> bool:
@@ -109,11 +111,12 @@ def test_every_step_was_taken_once(study):
 
 
 def test_it_resumed_and_did_not_begin_again(study):
-    out, _, (kept,) = study
-    assert int(kept) >= 3
-    first = out / "runs" / "known" / "hybrid-seed0" / "training" / "environment.json"
-    result = out / "runs" / "known" / "hybrid-seed0" / "result.json"
-    assert first.stat().st_mtime < result.stat().st_mtime
+    out, _, (kept, written) = study
+    training = out / "runs" / "known" / "hybrid-seed0" / "training"
+    assert kept >= 3
+    assert (training / "config.json").stat().st_mtime_ns == written
+    began = training.parent.parent / "controls-seed0" / "run.json"
+    assert began.stat().st_mtime_ns < (training / "summary.json").stat().st_mtime_ns
 
 
 def test_both_read_the_same_windows(study):
@@ -210,8 +213,8 @@ def notes(tmp_path_factory) -> Path:
 
 
 def own_text(notes: Path, labels: str) -> subprocess.CompletedProcess[str]:
-    words = ["--corpus", str(notes / "notes.txt"), "--labels", str(notes / labels), "--budget", "4 steps", "--seeds", "1",
-             "--no-known", "--contenders", "masked", "--out", str(notes / f"study-{labels}")]
+    words = ["--corpus", str(notes / "notes.txt"), "--labels", str(notes / labels), "--budget", "4 steps", "--seeds",
+             "1", "--no-known", "--contenders", "masked", "--out", str(notes / f"study-{labels}")]
     return subprocess.run([sys.executable, "-m", "bothways", "compare", *words], env=environment(),
                           capture_output=True, text=True, timeout=LIMIT, check=False)
 
