@@ -47,7 +47,7 @@ class Options:
     contenders: str = "all"
     """Comma-separated: causal, masked, denoising, hybrid, diffusion."""
     known: bool = True
-    """The known source beside the text, a grammar whose true probabilities can be computed; --no-known leaves it out."""
+    """The known source too, a grammar whose true probabilities can be computed; --no-known leaves it out."""
     workers: int = 0
     """Runs at once; 0 chooses one for each core."""
     threads: int = 0
