@@ -138,10 +138,13 @@ def _table(head: str, done: int, total: int, running: Sequence[Live]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    rows = Table.grid(padding=(0, 2))
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column(no_wrap=True)
+    rows.add_column(no_wrap=True)
+    rows.add_column(no_wrap=True, overflow="ellipsis")
     for live in running:
-        rows.add_row(Text(label(live.job), style="bold"),
-                     ProgressBar(total=1.0, completed=min(1.0, live.share), width=24), Text(live.line(), style="dim"))
+        rows.add_row(ProgressBar(total=1.0, completed=min(1.0, live.share), width=12), Text(label(live.job), "bold"),
+                     Text(live.line(), "dim"))
     return Group(Text(head), ProgressBar(total=max(1, total), completed=done, width=60), rows)
 
 
