@@ -239,13 +239,16 @@ def _samples(trained: Trained, desk: measuring.Desk) -> list[dict[str, str]]:
 def example(trained: Trained, desk: measuring.Desk) -> dict[str, Any]:
     """A training example as this network was given it: tokens in, what is asked, and who sees whom.
 
-    The window is one of the first the run reads, the one with the longest words, since it reads best; the epoch is
+    The window is one of the first the run reads, the one most like prose, since it reads best; the epoch is
     the first in which something worth drawing is hidden. A hybrid is given one of several kinds: one of each is shown.
     """
     windows, order = desk.prepared.train, desk.prepared.train.order(desk.seed, 0)
     early = [windows[int(place)] for place in order[:200]]
-    sizes = desk.prepared.tokenizer.vocabulary.n_bytes
-    window = max(early, key=lambda one: int(sizes[one.ids[:SHOWN]].sum()))
+
+    def prose(ids: Any) -> int:
+        return sum(letter.islower() or letter == " " for letter in trained.tokenizer.decode(ids[:SHOWN].tolist()))
+
+    window = max(early, key=lambda one: prose(one.ids))
     short = window._replace(ids=window.ids[:SHOWN])
     found: dict[object, Example] = {}
     for epoch in range(64):
