@@ -213,7 +213,8 @@ def _beaten(one: Answer) -> str:
     assert one.control is not None
     measure, best = one.board.measure, one.winner
     control = value(measure, one.control.interval.mean, one.control.estimator)
-    needed = f", whose curve would get there at {one.needed.text}" if one.needed is not None and one.needed.known else ""
+    known = one.needed is not None and one.needed.known
+    needed = f", whose curve would get there at {one.needed.text}" if known and one.needed is not None else ""
     return (f"{one.use} ({title(one.control.contender)} {control}, {title(best.contender)} "
             f"{value(measure, best.interval.mean, best.estimator)}{needed})")
 

@@ -303,7 +303,7 @@ UNMATCHED: tuple[str, ...] = (
     "parameters that the others do not have",
     f"how many tokens are asked for: all of them (causal), {MASK_RATE:.0%} of them (masked), about half of them "
     "(diffusion); logits are computed only there, so a FLOP or a second buys a different number of steps",
-    "likelihoods: exact when read left to right, only an upper bound (≤) for diffusion, and a pseudo-likelihood for "
-    "the masked encoder; their names stand beside every number",
+    "likelihoods: exact when read left to right, only an upper bound (≤) for those that see both sides; the "
+    "estimator's name stands beside every number",
     "learning rates were searched for these sizes, with the same few trials for each contender, and not for your text",
 )

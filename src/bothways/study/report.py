@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from bothways.pictures import curves
 from bothways.study import answers as words
 from bothways.study import findings, results
 from bothways.study.contenders import CONTENDERS, CONTROLS, colour, title
+from bothways.study.curve_report import CURVES, curve_part
 from bothways.study.measures import MEASURES, Measure, kind_of
 from bothways.study.plan import MATCHED, UNMATCHED, Source, write_json
 from bothways.study.results import Board, Line, Results
-from bothways.study.statistics import Curve, crossings
-
-CURVES = ("suffix-truth", "suffix-bits", "classify-frozen")
-"""Measures whose learning curves are drawn."""
+from bothways.study.words import human, squeezed
 
 
 def write(folder: Path) -> list[Path]:
@@ -231,59 +228,6 @@ def _range(measure: Measure, low: float, high: float) -> str:
     return f"{low:,.{measure.digits}f} to {high:,.{measure.digits}f}"
 
 
-# ---------------------------------------------------------------------------------------------------- curves
-
-def points(found: Results, source: str, contender: str, measure: str) -> list[list[dict[str, float]]]:
-    """The learning curves of a contender's runs."""
-    runs = [[{"tokens": point["tokens"], "flops": point["flops"], "seconds": point["seconds"],
-              "value": point["scores"][measure]} for point in run["curve"]
-             if point["scores"].get(measure) is not None and point["tokens"] > 0]
-            for run in found.runs_of(source, contender)]
-    return [run for run in runs if run]
-
-
-def curve_part(found: Results, source: str, measure_key: str, draw: bool) -> dict[str, Any] | None:
-    """The curves of one measure with their crossings, or none where nothing was measured."""
-    measure = MEASURES[measure_key]
-    known = {key: points(found, source, key, measure_key) for key in found.plan.study.contenders}
-    known = {key: runs for key, runs in known.items() if runs}
-    if not known:
-        return None
-    part: dict[str, Any] = {"key": measure_key, "title": measure.title, "unit": measure.unit,
-                            "crossings": {axis: list(_crossings(known, measure, axis)) for axis in curves.X_AXES}}
-    board = found.board(source, measure_key)
-    if draw:
-        bound = {line.contender for line in board.headlines if kind_of(line.estimator) == "bound"}
-        series = [curves.Series(("≤ " if key in bound else "") + title(key), colour(key), runs,
-                                "dot" if key in bound else "solid") for key, runs in known.items()]
-        control = board.best_control
-        levels = {} if control is None else {title(control.contender): control.interval.mean}
-        part["figure"] = curves.learning_curves(series, measure.unit, levels, measure.percent)
-    return part
-
-
-def _crossings(known: dict[str, list[list[dict[str, float]]]], measure: Measure, axis: str) -> Iterator[str]:
-    """The last change of places of every two contenders, in words; with several seeds only what most of them show."""
-    def curve(run: Sequence[dict[str, float]]) -> Curve:
-        return [(point[axis], point["value"]) for point in run]
-
-    for one, other in combinations(known, 2):
-        if len(known[one]) != len(known[other]):
-            continue
-        found = crossings([curve(run) for run in known[one]], [curve(run) for run in known[other]],
-                          (title(one), title(other)), measure.higher_is_better)
-        for crossing in found[-1:]:
-            if crossing.of == 1:
-                yield f"{crossing.after} passes {crossing.before} at {human(crossing.at)} {_unit(axis)}"
-            elif 2 * crossing.seeds > crossing.of:
-                yield (f"{crossing.after} passes {crossing.before} at {human(crossing.at)} {_unit(axis)} (seeds from "
-                       f"{human(crossing.low)} to {human(crossing.high)})")
-
-
-def _unit(axis: str) -> str:
-    return {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}[axis]
-
-
 # --------------------------------------------------------------------------------- findings, costs, pictures
 
 def finding_part(outcome: findings.Outcome) -> dict[str, Any]:
@@ -380,12 +324,6 @@ def samples(found: Results, source: str) -> list[dict[str, Any]]:
     return [{"prompt": squeezed(prompt), "written": written} for prompt, written in prompts.items()]
 
 
-def squeezed(text: str) -> str:
-    """Text without the empty lines that young networks like to write."""
-    lines = [line.rstrip() for line in text.splitlines()]
-    return "\n".join(line for line in lines if line)
-
-
 def environment(found: Results) -> dict[str, Any]:
     """Where it ran: from the first run that has told."""
     for job in found.plan.jobs():
@@ -396,21 +334,6 @@ def environment(found: Results) -> dict[str, Any]:
         stored = {}
     study = found.plan.study
     return {"machine": stored, "workers": study.workers, "threads": study.threads, "device": study.device}
-
-
-# ---------------------------------------------------------------------------------------------------- words
-
-def human(number: float) -> str:
-    """A number as people say it: 1.2M, 34k, 5.1e13."""
-    if number is None or not math.isfinite(number):
-        return "–"
-    if abs(number) >= 1e12:
-        mantissa, exponent = f"{number:.1e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def _plain(value: Any) -> Any:
