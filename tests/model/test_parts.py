@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from bothways.model import FeedForward, ModelConfig, Norm, Shape
 from bothways.model.allocator import keep_memory
-from bothways.model.feed_forward import ACTIVATIONS, make_feed_forward
+from bothways.model.feed_forward import ACTIVATIONS, gelu_tanh, make_feed_forward
 from bothways.model.norm import RMSNorm, make_norm
 from bothways.model.position import SinusoidalPositions
 
@@ -58,6 +58,23 @@ def test_a_gated_feed_forward_has_the_gradients_of_its_formula(activation, bias)
         results.append((leaf.grad, *(weight.grad for weight in layer.parameters())))
     for ours, theirs in zip(*results):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_gelu_by_tanh_is_the_librarys_with_its_gradient():
+    torch.manual_seed(0)
+    inputs = torch.randn(300, 500, dtype=torch.float64) * 3
+    inputs[:, :4] = torch.tensor([-1e3, 0.0, 1e3, 40.0])
+    results = []
+    for compute in (gelu_tanh, lambda x: F.gelu(x, approximate="tanh")):
+        leaf = inputs.clone().requires_grad_()
+        bent = compute(leaf)
+        bent.backward(inputs.cos())
+        results.append((bent, leaf.grad))
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs)
+    assert not gelu_tanh(inputs).requires_grad
+    low = gelu_tanh(inputs.bfloat16()[:, ::2])
+    torch.testing.assert_close(low.double(), results[0][0].detach()[:, ::2], atol=0.02, rtol=0.02)
 
 
 def test_the_norm_is_the_one_the_config_chooses():
