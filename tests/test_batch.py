@@ -62,7 +62,8 @@ def test_asks_of_different_parts_stay_apart():
     other = Example(torch.arange(2), causal,
                     asks=(Ask(torch.tensor([1]), torch.tensor([1]), count=1.0, part="other", coefficient=0.5),))
     row, = pack([one, other])
-    assert [(ask.part, ask.where.tolist(), ask.coefficient) for ask in row.asks] == [("loss", [0], 1.0), ("other", [3], 0.5)]
+    asked = [(ask.part, ask.where.tolist(), ask.coefficient) for ask in row.asks]
+    assert asked == [("loss", [0], 1.0), ("other", [3], 0.5)]
 
 
 def test_other_fields_travel():
