@@ -36,14 +36,14 @@ class Ratio:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def interleave(steps: Mapping[str, Callable[[], object]], rounds: int, warm: int = 2, per_round: int = 2
+def interleave(steps: Mapping[str, Callable[[], object]], rounds: int, warm: int = 4, per_round: int = 2
                ) -> dict[str, list[float]]:
     """Seconds of one step of each contender in each round; contenders take turns within a round.
 
     Args:
         steps: name -> one step of work.
         rounds: how often everybody gets a turn.
-        warm: untimed steps of each at the beginning.
+        warm: untimed steps of each at the beginning, until its memory has settled.
         per_round: steps in a turn; the fastest counts, so a hiccup of the machine costs one step and not the round.
     """
     for step in steps.values():

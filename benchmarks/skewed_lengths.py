@@ -103,7 +103,7 @@ def main() -> None:
             group.append(peer(attention, precision, [sizes], "padded in random order"))
             group += [peer(attention, precision, bucketed(sizes, batch), f"bucketed by length, {batch} at a time")
                       for batch in (8, 16)]
-    seconds = peers.interleave({speed.key(c): c.step for c in group}, arguments.rounds, warm=1, per_round=1)
+    seconds = peers.interleave({speed.key(c): c.step for c in group}, arguments.rounds, warm=3, per_round=1)
     result = speed.report("masked, skewed lengths", group, seconds, real)
     result |= {"padded_tokens": padded, "allocator_keeps_memory": kept}
     print("written to", peers.save("skewed_lengths", result))
