@@ -15,6 +15,7 @@ block mask) is tested against it.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,12 +26,13 @@ Fields = Mapping[str, Tensor]
 """Per-token integer facts, each (..., L): index, position, document, prefix, rank, valid, ..."""
 
 
-class Visibility:
+class Visibility(ABC):
     """May a query token look at a key token? Combine values with `&` and `|`."""
 
     needs: frozenset[str] = frozenset()
     """The fields that queries and keys must carry."""
 
+    @abstractmethod
     def allows(self, queries: Fields, keys: Fields) -> Tensor:
         """The truth, as a grid.
 
@@ -42,7 +44,6 @@ class Visibility:
         Raises:
             KeyError: a field in `needs` is missing.
         """
-        raise NotImplementedError
 
     def __and__(self, other: Visibility) -> Visibility:
         return _combine(AllOf, self, other)
