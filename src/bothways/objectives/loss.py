@@ -26,9 +26,9 @@ class Part(NamedTuple):
 
 LogitsOf = Callable[[Tensor, str], Tensor]
 """(states (T, D), head name) -> logits (T, V)."""
-CHUNK = 1 << 21
-"""Logits turned to float32 at a time (8 MB, to stay in a processor's cache): the whole grid never exists in float32."""
-ON_ACCELERATOR = 32
+CHUNK = 1 << 18
+"""Logits turned to float32 at a time (1 MB, to stay in a processor's cache): the whole grid never exists in float32."""
+ON_ACCELERATOR = 256
 """As many times more at a time on an accelerator, where a call costs more than the memory."""
 
 
@@ -75,17 +75,21 @@ class _TokenLosses(torch.autograd.Function):
         exact = torch.promote_types(logits.dtype, torch.float32)
         wanted = ctx.needs_input_grad[0]
         probabilities = torch.empty_like(logits) if wanted else None
-        log_z = torch.empty(len(logits), dtype=exact, device=logits.device)
-        picked = torch.empty_like(log_z)
+        picked = logits.gather(1, targets[:, None]).squeeze(1).to(exact)
+        at_target = torch.empty_like(picked)
         chunk_size = CHUNK if logits.device.type == "cpu" else ON_ACCELERATOR * CHUNK
         step = max(1, chunk_size // max(1, logits.shape[-1]))
         for first in range(0, len(logits), step):
             rows = slice(first, first + step)
-            chunk = logits[rows].to(exact)
-            log_z[rows] = torch.logsumexp(chunk, dim=-1)
-            picked[rows] = chunk.gather(1, targets[rows, None]).squeeze(1)
+            chunk = torch.softmax(logits[rows], dim=-1, dtype=exact)
+            at_target[rows] = chunk.gather(1, targets[rows, None]).squeeze(1)
             if probabilities is not None:
-                probabilities[rows] = torch.exp(chunk - log_z[rows, None])
+                probabilities[rows] = chunk
+        log_z = picked - at_target.log()
+        # a target so unlikely that its probability is no normal number
+        unlikely = at_target < torch.finfo(exact).tiny
+        if bool(unlikely.any()):
+            log_z[unlikely] = torch.logsumexp(logits[unlikely].to(exact), dim=-1)
         ctx.save_for_backward(probabilities, targets, weights, log_z)
         ctx.with_z = with_z
         nll = ((log_z - picked) * weights).sum()
@@ -99,5 +103,5 @@ class _TokenLosses(torch.autograd.Function):
         per_target = (grad_nll * weights).to(log_z.dtype)
         scale = per_target + 2 * grad_z * log_z if ctx.with_z else per_target
         gradient = probabilities * scale[:, None].to(probabilities.dtype)
-        gradient.scatter_add_(1, targets[:, None], -per_target[:, None].to(gradient.dtype))
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= per_target.to(gradient.dtype)
         return gradient, None, None, None
