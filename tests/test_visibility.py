@@ -12,11 +12,14 @@ from bothways.visibility import (
     bidirectional,
     causal,
     density,
+    from_part,
     grid,
+    into_part,
     make_fields,
     order,
     prefix,
     same_document,
+    two_streams,
     valid,
     window,
 )
@@ -37,6 +40,9 @@ def bits(text: str) -> torch.Tensor:
     (window(3, 1) & valid, "within 3 tokens to the left and 1 tokens to the right and not into padding"),
     (order(), "in permuted order"),
     (order("query"), "strictly earlier in the permuted order"),
+    (into_part(1) & causal, "causal and into part 1"),
+    (from_part(0) | order(), "in permuted order or from part 0"),
+    (two_streams, "(strictly earlier in the permuted order or (in permuted order and from part 0)) and into part 0"),
 ])
 def test_a_visibility_reads_as_a_sentence(value, sentence):
     assert repr(value) == sentence
@@ -104,3 +110,16 @@ def test_needs_are_gathered_from_the_parts():
     assert (prefix & same_document).needs == {"prefix", "index", "document"}
     assert Order(strict=True).needs == {"rank"}
     assert AllOf(frozenset({valid})).needs == {"valid"}
+
+
+def test_parts_stand_on_the_side_they_name():
+    part = torch.tensor([0, 0, 1])
+    assert torch.equal(grid(into_part(0), make_fields(3, part=part)), bits("xx. xx. xx."))
+    assert torch.equal(grid(from_part(0), make_fields(3, part=part)), bits("xxx xxx ..."))
+    assert torch.equal(grid(into_part(1), make_fields(3, part=part)), bits("..x ..x ..x"))
+
+
+def test_two_streams_content_knows_itself_and_a_query_does_not():
+    """Order 1 2 0; the queries (last two rows) stand at places 2 and 0."""
+    fields = make_fields(5, rank=torch.tensor([2, 0, 1, 1, 2]), part=torch.tensor([0, 0, 0, 1, 1]))
+    assert torch.equal(grid(two_streams, fields), bits("xxx.. .x... .xx.. .x... .xx.."))

@@ -170,6 +170,36 @@ class Order(Visibility):
 
 
 @dataclass(frozen=True, repr=False)
+class IntoPart(Visibility):
+    """Only tokens whose `part` field is this one are seen: streams laid beside each other in one row."""
+
+    part: int = 0
+    needs = frozenset({"part"})
+
+    def allows(self, queries: Fields, keys: Fields) -> Tensor:
+        query, key = _pair("part", queries, keys)
+        return (key == self.part).expand(torch.broadcast_shapes(query.shape, key.shape))
+
+    def __repr__(self) -> str:
+        return f"into part {self.part}"
+
+
+@dataclass(frozen=True, repr=False)
+class FromPart(Visibility):
+    """Only tokens whose `part` field is this one look."""
+
+    part: int = 0
+    needs = frozenset({"part"})
+
+    def allows(self, queries: Fields, keys: Fields) -> Tensor:
+        query, key = _pair("part", queries, keys)
+        return (query == self.part).expand(torch.broadcast_shapes(query.shape, key.shape))
+
+    def __repr__(self) -> str:
+        return f"from part {self.part}"
+
+
+@dataclass(frozen=True, repr=False)
 class Valid(Visibility):
     """Only keys whose `valid` field is 1 are seen (0 marks padding)."""
 
@@ -221,7 +251,7 @@ class AnyOf(Visibility):
 
 
 _READING_ORDER: tuple[type[Visibility], ...] = (Bidirectional, Causal, Order, AnyOf, AllOf, IntoPrefix, Window,
-                                                SameDocument, Valid)
+                                                FromPart, IntoPart, SameDocument, Valid)
 
 
 def _sorted(parts: frozenset[Visibility]) -> list[Visibility]:
@@ -262,14 +292,28 @@ def order(stream: str = "content") -> Visibility:
     return Order(strict=stream == "query")
 
 
+def into_part(part: int = 0) -> Visibility:
+    """Only the tokens of this `part` are seen."""
+    return IntoPart(part)
+
+
+def from_part(part: int = 0) -> Visibility:
+    """Only the tokens of this `part` look."""
+    return FromPart(part)
+
+
 bidirectional: Visibility = Bidirectional()
 causal: Visibility = Causal()
 prefix: Visibility = AnyOf(frozenset({IntoPrefix(), Causal()}))
 same_document: Visibility = SameDocument()
 valid: Visibility = Valid()
+two_streams: Visibility = IntoPart(0) & (Order(strict=True) | (FromPart(0) & Order()))
+"""XLNet's (arXiv 1906.08237, eq. 4): contents are part 0 and see ranks up to their own; queries are another part, see
+only lower ranks, and nobody sees them."""
 
 NAMED: dict[str, Visibility] = {
     "bidirectional": bidirectional, "causal": causal, "prefix": prefix, "same_document": same_document,
+    "two-streams": two_streams,
     "valid": valid, "order": Order(), "order-query": Order(strict=True),
 }
 """The values a name on the command line or in a folder can stand for; `window(l, r)` is parsed apart."""

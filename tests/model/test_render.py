@@ -15,10 +15,13 @@ from bothways.model.render import Plan, Planner, render, simplify
 from bothways.visibility import (
     bidirectional,
     causal,
+    from_part,
+    into_part,
     make_fields,
     order,
     prefix,
     same_document,
+    two_streams,
     valid,
     window,
 )
@@ -26,7 +29,7 @@ from bothways.visibility import (
 CPU = torch.device("cpu")
 
 atoms = st.sampled_from([bidirectional, causal, prefix, same_document, valid, order(), order("query"), window(2, 2),
-                         window(0, None), window(None, 1), window(40, 40)])
+                         window(0, None), window(None, 1), window(40, 40), into_part(0), from_part(1), two_streams])
 visibilities = st.recursive(atoms, lambda inner: st.builds(
     lambda a, b, both: a & b if both else a | b, inner, inner, st.booleans()), max_leaves=4)
 
@@ -59,7 +62,7 @@ def rows(draw, documents=None):
               "document": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))}
     bits = st.lists(st.integers(0, 1), min_size=n, max_size=n)
     everywhere = draw(st.sampled_from(["ones", "zeros", "any"]))
-    for name in ("prefix", "valid"):
+    for name in ("prefix", "valid", "part"):
         chosen = {"ones": [1] * n, "zeros": [0] * n}.get(everywhere) or draw(bits)
         fields[name] = torch.tensor(chosen, dtype=torch.long)
     fields["rank"] = torch.tensor(draw(st.permutations(range(n))), dtype=torch.long)

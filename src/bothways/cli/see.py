@@ -102,12 +102,13 @@ def _visibility(options: Options, console: Console) -> list[tuple[str, str]]:
     return [(drawn, drawn)]
 
 
-_FIELD_WORDS = {"prefix": "the prefix", "document": "the documents", "rank": "the order", "valid": "padding"}
+_FIELD_WORDS = {"prefix": "the prefix", "document": "the documents", "rank": "the order", "part": "part 1",
+                "valid": "padding"}
 
 
 def _told(field: str, values: list[int], labels: list[str]) -> str:
     """The demo value of a field in terms of the tokens."""
-    if field == "prefix":
+    if field in ("prefix", "part"):
         return " ".join(label for label, value in zip(labels, values, strict=True) if value)
     if field == "valid":
         return " ".join(label for label, value in zip(labels, values, strict=True) if not value)

@@ -70,9 +70,10 @@ def _pairs(config: ModelConfig, pairs: float) -> float:
 
 
 def allowed(visibility: Visibility, length: int) -> float:
-    """The share of pairs a visibility allows in one document: half of it prefix, no padding, a random order."""
+    """The share of pairs a visibility allows in one document: half of it prefix, no padding, one part, a random
+    order."""
     return density(visibility, length, prefix=(torch.arange(length) < length // 2).long(),
-                   valid=torch.ones(length, dtype=torch.long),
+                   valid=torch.ones(length, dtype=torch.long), part=torch.zeros(length, dtype=torch.long),
                    rank=torch.randperm(length, generator=torch.Generator().manual_seed(0)))
 
 

@@ -21,6 +21,8 @@ from bothways.visibility import (
     Bidirectional,
     Causal,
     Fields,
+    FromPart,
+    IntoPart,
     IntoPrefix,
     SameDocument,
     Valid,
@@ -161,6 +163,10 @@ def simplify(visibility: Visibility, queries: Fields, keys: Fields) -> Visibilit
             return _all_or_none(keys["valid"] == 1, visibility)
         case IntoPrefix():
             return _all_or_none(keys["prefix"] == 1, visibility)
+        case IntoPart(part):
+            return _all_or_none(keys["part"] == part, visibility)
+        case FromPart(part):
+            return _all_or_none(queries["part"] == part, visibility)
         case Causal():
             return True if _empty(queries, keys) or keys["index"].max() <= queries["index"].min() else visibility
         case Window(left, right):

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 
 from bothways.errors import BothwaysError, nearest
-from bothways.visibility import NAMED, Visibility, order, window
+from bothways.visibility import NAMED, Visibility, from_part, into_part, order, window
 
-FUNCTIONS: dict[str, Callable[..., Visibility]] = {"window": window, "order": order}
+FUNCTIONS: dict[str, Callable[..., Visibility]] = {"window": window, "order": order, "into_part": into_part,
+                                              "from_part": from_part}
 _NAMES = {name.replace("-", "_"): value for name, value in NAMED.items()}
 
 

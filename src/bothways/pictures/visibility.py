@@ -20,6 +20,8 @@ from bothways.visibility import (
     AllOf,
     AnyOf,
     Fields,
+    FromPart,
+    IntoPart,
     Order,
     Valid,
     Visibility,
@@ -120,6 +122,10 @@ def _restricts(part: Visibility) -> str | None:
     """The words of a part that only narrows what is seen; none for one that says what."""
     if isinstance(part, Window):
         return f"but only {part!r}"
+    if isinstance(part, IntoPart):
+        return f"but only tokens of part {part.part}"
+    if isinstance(part, FromPart):
+        return f"if it is of part {part.part}"
     return {"SameDocument": "but only inside its own document", "Valid": "never padding"}.get(type(part).__name__)
 
 
@@ -138,12 +144,13 @@ def _sees(part: Visibility) -> str:
 def demo_fields(length: int) -> dict[str, torch.Tensor]:
     """Fields that make any visibility worth drawing, each (length,) int64.
 
-    The first third is the prefix, the text is two documents, the order is a fixed shuffle, and the last two tokens
-    are padding.
+    The first third is the prefix, the last third part 1, the text is two documents, the order is a fixed shuffle, and
+    the last two tokens are padding.
     """
     place = torch.arange(length)
     rank = torch.from_numpy(np.random.default_rng(4).permutation(length))
     return make_fields(length, prefix=(place < max(1, length // 3)).long(), rank=rank,
+                       part=(place >= length - length // 3).long(),
                        document=(place >= (length + 1) // 2).long(), valid=(place < max(1, length - 2)).long())
 
 
