@@ -13,6 +13,9 @@ GOLDEN = (5 ** 0.5 - 1) / 2
 SILVER = 2 ** 0.5 - 1
 """Step of the one that picks a mixture's member. 1, GOLDEN and SILVER are independent over the rationals, so the
 two sequences together are spread evenly over the square: a member drawn by one sees every value of the other."""
+BRONZE = (13 ** 0.5 - 3) / 2
+"""Step of the one by which an objective picks among its own kinds of noise (a denoiser, a level, an order of parts); it
+is independent of the other two as well, so a mixture's members see all kinds."""
 
 
 @functools.lru_cache(maxsize=1024)
