@@ -107,6 +107,22 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Companion:
+    """A part that an objective needs beside the trunk; `model` builds it, and it is trained, saved and counted with it.
+
+    kind: what `model.companions` builds, such as "classes" (scores of `size` classes from a state).
+    name: how the objective asks for it: the head of an Ask, or a key of `network.companions`.
+    size: classes, or numbers of a latent vector; what it means belongs to the kind.
+    share: of the trunk's width, for a kind that is a network of its own.
+    """
+
+    name: str
+    kind: str
+    size: int = 0
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
 class Ask:
     """What is asked of the network: the `targets` at the places `where`.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
 
@@ -35,6 +36,7 @@ def from_data(data: Mapping[str, Any], where: str) -> ModelConfig:
     if unknown:
         raise BothwaysError(f"{where} describes the network with unknown choices: {'; '.join(unknown)}")
     rest = {name: value for name, value in data.items() if name not in _GROUPS}
+    rest["companions"] = tuple(Companion(**given) for given in data.get("companions", ()))
     return ModelConfig(**{group: _GROUPS[group](**given) for group, given in groups.items()}, **rest)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bothways.batch import Companion
 from bothways.errors import BothwaysError
 from bothways.visibility import Visibility, bidirectional, window
 
@@ -78,6 +79,8 @@ class ModelConfig:
     embedding_scale: float | None = None
     soft_cap: float | None = None
     """Scores become cap * tanh(scores / cap) when set."""
+    companions: tuple[Companion, ...] = ()
+    """What the objective trains beside the trunk; filled in from what it declares."""
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bothways.batch import Example
-from bothways.errors import BothwaysError
+from bothways.errors import BothwaysError, nearest
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
+from bothways.model.companions import build_companions
 from bothways.model.config import ModelConfig
 from bothways.model.feed_forward import GatedFeedForward
 from bothways.model.mixer import CrossAttention, SelfAttention
@@ -51,6 +52,7 @@ class LanguageModel(nn.Module):
         two = self.source_tower is not None
         self.tower = Tower(config, shape.layers, crosses=two, looks_back=two)
         self.head = None if config.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.companions = build_companions(config)
         self.initialise()
 
     def forward(self, example: Example, cache: Cache | None = None, hidden: bool = False, only_asked: bool = False
@@ -93,9 +95,11 @@ class LanguageModel(nn.Module):
         return Output(states, None, tuple(layers) if hidden else None)
 
     def logits(self, states: Tensor, head: str = "tokens") -> Tensor:
-        """Scores over the vocabulary for the given states: (T, D) to (T, V)."""
+        """Scores for the given states: (T, D) to (T, V) over the vocabulary, or (T, C) by a head for classes."""
         if head != "tokens":
-            raise BothwaysError(f"this network has the head 'tokens', not '{head}'")
+            if head not in self.companions:
+                raise BothwaysError(f"this network has no head '{head}' {nearest(head, ['tokens', *self.companions])}")
+            return cast(Tensor, self.companions[head](states))
         return F.linear(states, self.embedding.weight if self.head is None else self.head.weight)
 
     def cache(self, sequences: int, capacity: int) -> Cache:

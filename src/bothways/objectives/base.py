@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bothways.batch import Ask, Example, Key, Vocabulary, Window
+from bothways.batch import Ask, Companion, Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError, nearest
 from bothways.objectives.loss import Part, cross_entropy
 from bothways.visibility import Visibility, make_fields
-
-
-class Network(Protocol):
-    """What a loss needs of a network: its heads."""
-
-    def logits(self, states: Tensor, head: str = "tokens") -> Tensor: ...
 
 
 class Output(Protocol):
@@ -29,6 +23,17 @@ class Output(Protocol):
 
     @property
     def states(self) -> Tensor: ...
+
+
+class Network(Protocol):
+    """What a loss needs of a network: a call, its heads, and the companions the objective declared, by name."""
+
+    def __call__(self, example: Example, *, only_asked: bool = False) -> Output: ...
+
+    def logits(self, states: Tensor, head: str = "tokens") -> Tensor: ...
+
+    @property
+    def companions(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,18 @@ class Objective(ABC):
         """The decoding that fits in that mode: a mixture has one for each member."""
         return self.decoding
 
+    @property
+    def companions(self) -> tuple[Companion, ...]:
+        """What must be trained beside the trunk (a head for classes, a generator, a latent); none by default."""
+        return ()
+
+    def parts(self, network: Network, example: Example, z_loss: float = 0.0) -> list[Part]:
+        """The parts of the loss from weights and a packed Example: one pass of the trunk, then `loss`.
+
+        An objective that runs a companion first (a generator that writes what the trunk then reads) has its own.
+        """
+        return self.loss(network, network(example, only_asked=True), example, z_loss)
+
     def loss(self, network: Network, output: Output, example: Example, z_loss: float = 0.0) -> list[Part]:
         """The named parts of the loss of one packed Example; none where nothing is asked."""
         return cross_entropy(network.logits, output.states, example, z_loss)
@@ -172,12 +189,12 @@ class Objective(ABC):
 
 
 def ask(where: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None, count: float | None = None,
-        part: str = "loss", coefficient: float = 1.0) -> Ask:
+        part: str = "loss", coefficient: float = 1.0, head: str = "tokens") -> Ask:
     """An Ask from numpy arrays; `count` defaults to the number of targets."""
     return Ask(torch.from_numpy(np.ascontiguousarray(where, dtype=np.int64)),
                torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64)),
                None if weights is None else torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)),
-               float(len(targets) if count is None else count), "tokens", part, coefficient)
+               float(len(targets) if count is None else count), head, part, coefficient)
 
 
 def example(ids: np.ndarray, visibility: Visibility, asks: Sequence[Ask] = (), source: Example | None = None,

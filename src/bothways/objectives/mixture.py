@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from bothways.batch import Example, Key, Vocabulary, Window
+from bothways.batch import Companion, Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, Network, Objective, Output, Part, Profile
 from bothways.objectives.noise import SILVER, spread
@@ -63,6 +63,10 @@ class Mixture(Objective):
             if isinstance(member.objective, Mixture):
                 raise BothwaysError("objective 'mixture' holds another mixture: write all members in one list")
         first = self.members[0].objective
+        for member in self.members:
+            if len(self.members) > 1 and type(member.objective).parts is not Objective.parts:
+                raise BothwaysError(f"objective 'mixture': '{member.objective.name}' runs the network in a way of its "
+                                    "own, so it cannot share a batch: train it alone")
         for member in self.members[1:]:
             if member.objective.stack != first.stack:
                 raise BothwaysError(f"a mixture trains one network, but '{first.name}' is for {first.stack} and "
@@ -116,6 +120,16 @@ class Mixture(Objective):
         asks = tuple(replace(ask, part=name if ask.part == "loss" else f"{name}/{ask.part}",
                              coefficient=ask.coefficient * coefficient) for ask in example.asks)
         return replace(example, asks=asks)
+
+    @property
+    def companions(self) -> tuple[Companion, ...]:
+        """Everything the members need; two that agree in all share one."""
+        return tuple(dict.fromkeys(one for member in self.members for one in member.objective.companions))
+
+    def parts(self, network: Network, example: Example, z_loss: float = 0.0) -> list[Part]:
+        only = self.members[0].objective
+        alone = len(self.members) == 1
+        return only.parts(network, example, z_loss) if alone else super().parts(network, example, z_loss)
 
     def loss(self, network: Network, output: Output, example: Example, z_loss: float = 0.0) -> list[Part]:
         """Each member scores its own Asks, since a packed row may hold those of several."""

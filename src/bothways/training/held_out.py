@@ -53,7 +53,7 @@ class HeldOut:
         try:
             for row in self.rows:
                 row = row.to(device)
-                sums.add(self.objective.loss(network, network(row), row), rows=len(self.rows))
+                sums.add(self.objective.parts(network, row), rows=len(self.rows))
         finally:
             network.train(training)
         if not math.isfinite(sums.total()):

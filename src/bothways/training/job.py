@@ -84,7 +84,7 @@ def resolved(config: TrainConfig, prepared: Prepared) -> tuple[TrainConfig, Obje
     if objective.stack == "one tower" and shape.source_layers:
         raise BothwaysError(f"the objective '{objective.name}' trains one tower, but model.shape.source_layers is "
                             f"{shape.source_layers}: set it to 0 or choose span-corruption or denoising")
-    model = dataclasses.replace(config.model, shape=shape)
+    model = dataclasses.replace(config.model, shape=shape, companions=objective.companions)
     return dataclasses.replace(config, model=model, objective=plain(objective.describe())), objective
 
 

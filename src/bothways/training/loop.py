@@ -79,7 +79,7 @@ class Loop:
         return {"loss": loss, "parts": sums.means(), "learning_rate": base * rate, "gradient_norm": norm}
 
     def _parts(self, row: Example) -> Sequence[Part]:
-        return self.objective.loss(self.network, self.network(row), row, self.config.z_loss)
+        return self.objective.parts(self.network, row, self.config.z_loss)
 
 
 def _not_finite(what: str, value: float, batch: Batch) -> NotFinite:
