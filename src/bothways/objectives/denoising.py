@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bothways.batch import Example, Key, Vocabulary, Window
-from bothways.objectives.base import Mode, Objective, Profile, ask, example
+from bothways.errors import BothwaysError
+from bothways.objectives.base import Mode, Objective, Profile
 from bothways.objectives.next_token import with_begin
-from bothways.objectives.noise import collapse, place_spans, poisson_lengths, runs, stochastic_round
-from bothways.objectives.options import at_least, flag, need_tokens, share
-from bothways.visibility import bidirectional, causal
+from bothways.objectives.noise import BRONZE, collapse, infilled, permuted_sentences, rotated, runs, some, spread
+from bothways.objectives.options import at_least, choice, need_tokens, share
+from bothways.objectives.two_towers import MODE, before_end, begun, closed, taught
+from bothways.visibility import causal
 
-MODE = Mode("encoder-decoder", causal, predicts="next", likelihood="exact")
+HIDING = ("masking", "deletion", "infilling")
+"""The noises that hide tokens; the others only move them."""
+NOISES = (*HIDING, "sentence-permutation", "rotation")
+WHICH = 17
+"""Salt of the sequence that picks one of several noises for a window."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +29,20 @@ class Denoising(Objective):
     """Sum of -log p(x_k | x_<k, noised x) over the whole original text x.
 
     Options:
-        rate: share of the tokens hidden by text infilling.
-        mean_span: span lengths are Poisson with this mean; each span is one `<mask>`, and one of length 0 inserts a
-            `<mask>` where nothing is missing.
-        permute_sentences: put the sentences in random order first.
+        noises: what is done to a text, in this order: "masking" (each hidden token becomes a `<mask>`), "deletion"
+            (it goes without a trace), "infilling" (each hidden span becomes one `<mask>`, and one of length 0 inserts
+            a `<mask>` where nothing is missing), "sentence-permutation", "rotation" (the text begins with a random
+            token). With `|` between them one is taken for each window, all equally often.
+        rate: share of the tokens that each of masking, deletion and infilling hides (0.3).
+        mean_span: span lengths of infilling are Poisson with this mean (3).
+
+    `rate` and `mean_span` are none, and refused when given, where no noise uses them.
     """
 
     vocabulary: Vocabulary
-    rate: float = 0.3
-    mean_span: float = 3.0
-    permute_sentences: bool = True
+    noises: str = "sentence-permutation, infilling"
+    rate: float | None = None
+    mean_span: float | None = None
     name = "denoising"
     summary = "blank out spans and shuffle sentences; the decoder writes the whole text"
     source = "Lewis et al. 2019 (BART), section 2.2; arXiv 1910.13461"
@@ -41,9 +52,21 @@ class Denoising(Objective):
 
     def __post_init__(self) -> None:
         need_tokens(self.name, self.vocabulary, self.tokens)
-        share(self.name, "rate", self.rate)
-        at_least(self.name, "mean_span", self.mean_span, 1)
-        flag(self.name, "permute_sentences", self.permute_sentences)
+        ways = read_noises(self.name, self.noises)
+        object.__setattr__(self, "noises", " | ".join(", ".join(way) for way in ways))
+        if not self.vocabulary.ends_sentence.any() and ("sentence-permutation",) in ways:
+            raise BothwaysError("objective 'denoising': this tokenizer has no token that ends a sentence, so "
+                                "sentence-permutation alone would change nothing: add another noise to noises")
+        # 1. what no noise uses is not there
+        self._settle("rate", 0.3, HIDING)
+        self._settle("mean_span", 3.0, ("infilling",))
+        if self.rate is not None:
+            share(self.name, "rate", self.rate)
+        if self.mean_span is not None:
+            at_least(self.name, "mean_span", self.mean_span, 1)
+        # 2. where a source never holds a <mask>, there are no blanks to fill
+        if not self._uses("masking", "infilling"):
+            object.__setattr__(self, "decoding", "left_to_right")
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -51,7 +74,8 @@ class Denoising(Objective):
 
     @property
     def profile(self) -> Profile:
-        return Profile(causal, source_inputs=1 - self.rate + self.rate / self.mean_span)
+        left = [self._left(way) for way in self._ways]
+        return Profile(causal, source_inputs=sum(left) / len(left))
 
     def corrupt(self, window: Window, key: Key) -> Example:
         ids, rng = window.ids, key.rng()
@@ -59,57 +83,96 @@ class Denoising(Objective):
         first = int(ids[0] == self.vocabulary.bos)
         last = len(ids) - int(ids[-1] == self.vocabulary.eos)
         body = ids[first:last]
-        # 2. sentences in random order, then spans behind masks
-        if self.permute_sentences:
-            body = self.shuffled(body, rng)
-        body = self.infilled(body, rng)
+        # 2. one noise after the other
+        ways = self._ways
+        for noise in ways[int(len(ways) * spread(key, BRONZE, WHICH))]:
+            body = self._noised(body, noise, rng)
         return self._example(np.concatenate((ids[:first], body, ids[last:])), ids, np.ones(len(ids), bool))
 
-    def shuffled(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The sentences of a text in random order; what follows the last sentence end counts as a sentence."""
-        ends = np.flatnonzero(self.vocabulary.ends_sentence[ids[:-1]]) + 1
-        if not len(ends):
-            return ids
-        sentences = np.split(ids, ends)
-        return np.concatenate([sentences[i] for i in rng.permutation(len(sentences))])
-
-    def infilled(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Text infilling: spans that do not touch, each behind one `<mask>`."""
-        noise = stochastic_round(len(ids) * self.rate, rng)
-        if not noise:
-            return ids
-        lengths = poisson_lengths(noise, self.mean_span, rng)
-        starts, lengths = place_spans(len(ids) - noise, lengths, rng)
-        return collapse(ids, starts, lengths, np.full(len(starts), self.vocabulary.mask))
+    def _noised(self, ids: np.ndarray, noise: str, rng: np.random.Generator) -> np.ndarray:
+        """The text after one noise. A `<mask>` is not hidden again."""
+        mask, rate = self.vocabulary.mask, self.rate or 0.0
+        if noise == "infilling":
+            return infilled(ids, rate, self.mean_span or 0.0, mask, rng)
+        if noise == "sentence-permutation":
+            return permuted_sentences(ids, self.vocabulary.ends_sentence, rng)
+        if noise == "rotation":
+            return rotated(ids, rng)
+        places = some(np.flatnonzero(ids != mask), rate, rng)
+        if noise == "deletion":
+            return np.delete(ids, places)
+        marked = ids.copy()
+        marked[places] = mask
+        return marked
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
-        starts, ends = runs(hidden)
-        source = collapse(ids, starts, ends - starts, np.full(len(starts), self.vocabulary.mask))
+        """Hidden tokens are missing from the source as the noises would make them: behind one `<mask>` a run with
+        infilling, behind one each with masking, and without a trace otherwise."""
+        if self._uses("infilling"):
+            starts, ends = runs(hidden)
+            source = collapse(ids, starts, ends - starts, np.full(len(starts), self.vocabulary.mask))
+        elif self._uses("masking"):
+            source = np.where(hidden, self.vocabulary.mask, ids)
+        else:
+            source = ids[~hidden]
         return self._example(source, ids, hidden)
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        """The prompt and a `<mask>` for what follows; the decoder has written the prompt already."""
+        """The prompt, and a `<mask>` for what follows where noises leave one; the decoder has written the prompt."""
         prompt = with_begin(ids, self.vocabulary)
-        source = np.concatenate((prompt, [self.vocabulary.mask]))
-        return example(prompt, causal, source=example(source, bidirectional), cross=bidirectional)
+        after = [self.vocabulary.mask] if self._uses("masking", "infilling") else []
+        return begun(np.concatenate((prompt, np.array(after, dtype=np.int64))), prompt)
 
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        source = with_begin(ids, self.vocabulary)
-        if source[-1] != self.vocabulary.eos:
-            source = np.concatenate((source, [self.vocabulary.eos]))
-        return example(np.array([self.vocabulary.bos]), causal, source=example(source, bidirectional),
-                       cross=bidirectional)
+        if not self._uses("masking", "infilling"):
+            raise BothwaysError(f"a model trained by 'denoising' with noises '{self.noises}' never read a <mask>, so "
+                                "it fills no blanks: train one with masking or infilling among its noises")
+        return begun(closed(with_begin(ids, self.vocabulary), self.vocabulary), [self.vocabulary.bos])
 
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         """The decoder wrote the whole text, so it is the answer, up to its `<eos>`."""
-        tokens = [int(token) for token in written]
-        return tokens[:tokens.index(self.vocabulary.eos)] if self.vocabulary.eos in tokens else tokens
+        return before_end(written, self.vocabulary)
+
+    @functools.cached_property
+    def _ways(self) -> tuple[tuple[str, ...], ...]:
+        return read_noises(self.name, self.noises)
+
+    def _uses(self, *noises: str) -> bool:
+        return any(noise in way for way in self._ways for noise in noises)
+
+    def _settle(self, option: str, usual: float, noises: Sequence[str]) -> None:
+        """Give an option its usual value where a noise uses it; refuse a value where none does."""
+        if self._uses(*noises):
+            if getattr(self, option) is None:
+                object.__setattr__(self, option, usual)
+        elif getattr(self, option) is not None:
+            raise BothwaysError(f"objective 'denoising': {option} is {getattr(self, option)!r}, but the noises "
+                                f"'{self.noises}' do not use it: leave {option} out, or add {' or '.join(noises)} to "
+                                "noises")
+
+    def _left(self, way: Sequence[str]) -> float:
+        """Source tokens that these noises leave of one, on average: tokens of the text, and `<mask>`s."""
+        text, masks, rate = 1.0, 0.0, self.rate or 0.0
+        for noise in way:
+            if noise == "infilling":
+                text, masks = text * (1 - rate), masks * (1 - rate) + (text + masks) * rate / (self.mean_span or 1.0)
+            elif noise in HIDING:
+                text, masks = text * (1 - rate), masks + text * rate * (noise == "masking")
+        return text + masks
 
     def _example(self, source: np.ndarray, target: np.ndarray, asked: np.ndarray) -> Example:
         """Decoder inputs are the target moved by one behind `<bos>`; a `<bos>` of its own serves as that one."""
-        raw = len(target)
-        if target[0] == self.vocabulary.bos:
-            target, asked = target[1:], asked[1:]
-        inputs = np.concatenate(([self.vocabulary.bos], target[:-1]))
-        where = np.flatnonzero(asked)
-        return example(inputs, causal, [ask(where, target[where])], example(source, bidirectional), bidirectional, raw)
+        first = int(target[0] == self.vocabulary.bos)
+        return taught(source, target[first:], asked[first:], self.vocabulary.bos, len(target))
+
+
+def read_noises(objective: str, noises: object) -> tuple[tuple[str, ...], ...]:
+    """"a, b | c" as (("a", "b"), ("c",)): the ways in which a window may be noised, each a list in order."""
+    text = ", ".join(map(str, noises)) if isinstance(noises, (list, tuple)) else str(noises)
+    ways = tuple(tuple(noise.strip() for noise in way.split(",")) for way in text.split("|"))
+    for way in ways:
+        for noise in way:
+            choice(objective, "a noise in noises", noise, NOISES)
+        if len(set(way)) < len(way):
+            raise BothwaysError(f"objective '{objective}': noises has one twice in '{', '.join(way)}': name it once")
+    return ways

@@ -11,7 +11,7 @@ import numpy as np
 from bothways.batch import Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, Objective, Profile, ask, example
-from bothways.objectives.noise import stochastic_round
+from bothways.objectives.noise import replaced, stochastic_round
 from bothways.objectives.options import flag, need_ordinary, need_tokens, share
 from bothways.visibility import bidirectional
 
@@ -64,24 +64,13 @@ class Masked(Objective):
     def corrupt(self, window: Window, key: Key) -> Example:
         ids, rng = window.ids, key.rng()
         places = select(ids, self.vocabulary, rate_at(self.rate, key.progress), self.whole_words, rng)
-        return example(self._replaced(ids, places, rng), bidirectional, [ask(places, ids[places])])
+        shares = read_shares(self.name, self.replace)
+        corrupted = replaced(ids, places, shares, self.vocabulary.mask, self._ordinary, rng)
+        return example(corrupted, bidirectional, [ask(places, ids[places])])
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         return example(np.where(hidden, self.vocabulary.mask, ids), bidirectional,
                        [ask(np.flatnonzero(hidden), ids[hidden])])
-
-    def _replaced(self, ids: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The text with `<mask>`, a random token or the token itself at the selected places: (L,) int64."""
-        corrupted = ids.copy()
-        masked, random, _ = read_shares(self.name, self.replace)
-        if masked == 1:
-            corrupted[places] = self.vocabulary.mask
-            return corrupted
-        lot = rng.random(len(places))
-        corrupted[places[lot < masked]] = self.vocabulary.mask
-        drawn = places[(lot >= masked) & (lot < masked + random)]
-        corrupted[drawn] = self._ordinary[rng.integers(len(self._ordinary), size=len(drawn))]
-        return corrupted
 
 
 def select(ids: np.ndarray, vocabulary: Vocabulary, rate: float, whole_words: bool, rng: np.random.Generator,

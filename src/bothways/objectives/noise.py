@@ -86,3 +86,52 @@ def collapse(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, marks: np
     # a mark goes before the token that stands at its place: ties are broken by the mark's lower second key
     rank = np.concatenate((np.ones(int(kept.sum()), np.int64), np.zeros(len(starts), np.int64)))
     return np.concatenate((ids[kept], marks))[np.lexsort((rank, places))]
+
+
+def some(places: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """A share of the places, each as likely as any other, in rising order; its mean size is `rate`: (T,) int64."""
+    return np.sort(rng.permutation(places)[:stochastic_round(len(places) * rate, rng)])
+
+
+def infilled(ids: np.ndarray, rate: float, mean_span: float, mark: int, rng: np.random.Generator) -> np.ndarray:
+    """Text infilling: spans with Poisson lengths that do not touch, each behind one `mark` (BART, section 2.2)."""
+    hidden = stochastic_round(len(ids) * rate, rng)
+    if not hidden:
+        return ids
+    lengths = poisson_lengths(hidden, mean_span, rng)
+    starts, lengths = place_spans(len(ids) - hidden, lengths, rng)
+    return collapse(ids, starts, lengths, np.full(len(starts), mark))
+
+
+def permuted_sentences(ids: np.ndarray, ends: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sentences of a text in random order: (L,) int64.
+
+    Args:
+        ends: (V,) bool, the ids that end a sentence. What follows the last of them counts as a sentence, and a text
+            of one sentence stays as it is.
+    """
+    cuts = np.flatnonzero(ends[ids[:-1]]) + 1
+    if not len(cuts):
+        return ids
+    sentences = np.split(ids, cuts)
+    return np.concatenate([sentences[i] for i in rng.permutation(len(sentences))])
+
+
+def rotated(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The text moved round so that it begins with one of its tokens, each as likely as any other: (L,) int64."""
+    return np.roll(ids, -int(rng.integers(len(ids)))) if len(ids) else ids
+
+
+def replaced(ids: np.ndarray, places: np.ndarray, shares: tuple[float, float, float], mark: int, others: np.ndarray,
+             rng: np.random.Generator) -> np.ndarray:
+    """The text with `mark`, a random one of `others`, or the token itself at each place, by these shares: (L,)."""
+    corrupted = ids.copy()
+    marked, random, _ = shares
+    if marked == 1:
+        corrupted[places] = mark
+        return corrupted
+    lot = rng.random(len(places))
+    corrupted[places[lot < marked]] = mark
+    drawn = places[(lot >= marked) & (lot < marked + random)]
+    corrupted[drawn] = others[rng.integers(len(others), size=len(drawn))]
+    return corrupted

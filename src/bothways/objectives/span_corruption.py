@@ -9,13 +9,12 @@ import numpy as np
 
 from bothways.batch import Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
-from bothways.objectives.base import Mode, Objective, Profile, ask, example
+from bothways.objectives.base import Mode, Objective, Profile
 from bothways.objectives.next_token import with_begin
-from bothways.objectives.noise import collapse, composition, runs
+from bothways.objectives.noise import composition, runs
 from bothways.objectives.options import at_least, flag, need_tokens, share
-from bothways.visibility import bidirectional, causal
-
-MODE = Mode("encoder-decoder", causal, predicts="next", likelihood="exact")
+from bothways.objectives.two_towers import MODE, begun, closed, into_blanks, sentinels, spelled_out
+from bothways.visibility import causal
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class SpanCorruption(Objective):
         # 2. spans, and the two texts
         starts, lengths = self._rolled(ids, key.rng()) if self.roll else self.spans(len(ids), key.rng())
         marks = self._sentinels(len(starts), f"a window of {len(window.ids)} tokens")
-        return self._example(ids, starts, lengths, marks, len(window.ids))
+        return spelled_out(ids, starts, lengths, marks, self.vocabulary, len(window.ids))
 
     def spans(self, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Starts and lengths (S,) of the spans in a text of `length` tokens, as the released code draws them.
@@ -70,7 +69,8 @@ class SpanCorruption(Objective):
         parts alternate, beginning with a kept one: the first token is never hidden, the last always.
         """
         if length < 2:
-            raise BothwaysError(f"span-corruption needs a text of at least 2 tokens, not {length}")
+            raise BothwaysError(f"span-corruption hides one token and keeps one, so it needs a text of at least 2 "
+                                f"tokens, not {length}: use longer texts")
         noise = min(max(round(length * self.rate), 1), length - 1)
         kept = length - noise
         spans = min(max(1, round(noise / self.mean_span)), kept)
@@ -82,6 +82,7 @@ class SpanCorruption(Objective):
         """Spans moved round over all tokens but `<bos>`; one that is cut by the end becomes two."""
         first = int(ids[0] == self.vocabulary.bos)
         starts, lengths = self.spans(len(ids) - first, rng)
+        self._sentinels(len(starts) + 1, f"a window of {len(ids)} tokens, with one span cut by its end,")
         hidden = np.zeros(len(ids) - first, dtype=bool)
         hidden[np.arange(lengths.sum()) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)] = True
         starts, ends = runs(np.roll(hidden, rng.integers(len(hidden))))
@@ -90,72 +91,28 @@ class SpanCorruption(Objective):
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         starts, ends = runs(hidden)
         marks = self._sentinels(len(starts), "the question")
-        return self._example(ids, starts, ends - starts, marks, len(ids), contents_only=True)
+        return spelled_out(ids, starts, ends - starts, marks, self.vocabulary, len(ids), contents_only=True)
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         """The prompt closed by the first sentinel; what it stands for is what comes next."""
         first, eos = self.vocabulary.sentinels[0], self.vocabulary.eos
-        source = np.concatenate((with_begin(ids, self.vocabulary), [first, eos]))
-        return example(np.array([self.vocabulary.bos, first]), causal, source=example(source, bidirectional),
-                       cross=bidirectional)
+        return begun(np.concatenate((with_begin(ids, self.vocabulary), [first, eos])), [self.vocabulary.bos, first])
 
     @property
     def stops(self) -> frozenset[int]:
         return frozenset({self.vocabulary.eos, *self.vocabulary.sentinels[1:2]})
 
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        source = _closed(with_begin(ids, self.vocabulary), self.vocabulary)
+        source = closed(with_begin(ids, self.vocabulary), self.vocabulary)
         blanks = np.flatnonzero(source == self.vocabulary.mask)
         source[blanks] = self._sentinels(len(blanks), "the text")
-        return example(np.array([self.vocabulary.bos]), causal, source=example(source, bidirectional),
-                       cross=bidirectional)
+        return begun(source, [self.vocabulary.bos])
 
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         """Each blank takes what was written after its sentinel; one that was not written stays empty."""
-        sentinels = {token: i for i, token in enumerate(self.vocabulary.sentinels)}
-        fills: dict[int, list[int]] = {}
-        current: list[int] = []
-        for token in written:
-            if token == self.vocabulary.eos:
-                break
-            if token in sentinels:
-                current = fills.setdefault(sentinels[token], [])
-            else:
-                current.append(int(token))
-        filled: list[int] = []
-        blank = 0
-        for token in ids:
-            if token == self.vocabulary.mask:
-                filled += fills.get(blank, [])
-                blank += 1
-            else:
-                filled.append(int(token))
-        return filled
+        return into_blanks(ids, written, self.vocabulary)
 
     def _sentinels(self, spans: int, what: str) -> np.ndarray:
-        if spans > len(self.vocabulary.sentinels):
-            raise BothwaysError(f"span-corruption: {what} has {spans} spans, but the tokenizer has only "
-                                f"{len(self.vocabulary.sentinels)} sentinels: use shorter windows, a lower rate "
-                                f"(now {self.rate:g}) or a longer mean_span (now {self.mean_span:g})")
-        return np.array(self.vocabulary.sentinels[:spans], dtype=np.int64)
-
-    def _example(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, marks: np.ndarray, raw: int,
-                 contents_only: bool = False) -> Example:
-        """Source with sentinels; decoder inputs `<bos>` and the target moved by one; every target asked."""
-        source = _closed(collapse(ids, starts, lengths, marks), self.vocabulary)
-        # 1. the target: each sentinel before its span
-        total = int(lengths.sum())
-        offsets = np.cumsum(lengths) - lengths
-        spanned = ids[np.arange(total) + np.repeat(starts - offsets, lengths)]
-        target = np.concatenate((np.insert(spanned, offsets, marks), [self.vocabulary.eos]))
-        # 2. what is asked: all of it, or the contents of the spans without the sentinels and the closing
-        where = np.arange(len(target))
-        if contents_only:
-            where = np.delete(where[:-1], offsets + np.arange(len(marks)))
-        inputs = np.concatenate(([self.vocabulary.bos], target[:-1]))
-        return example(inputs, causal, [ask(where, target[where])], example(source, bidirectional), bidirectional, raw)
-
-
-def _closed(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """A copy that ends in `<eos>`."""
-    return ids.copy() if len(ids) and ids[-1] == vocabulary.eos else np.concatenate((ids, [vocabulary.eos]))
+        return sentinels(spans, self.vocabulary, self.name, what,
+                         f"use shorter windows, a lower rate (now {self.rate:g}) or a longer mean_span (now "
+                         f"{self.mean_span:g})")
