@@ -25,7 +25,7 @@ from bothways.errors import BothwaysError, nearest
 from bothways.families import folder as folders
 from bothways.families.trained import Trained
 from bothways.model import ModelConfig
-from bothways.objectives.base import Mode, Objective, example
+from bothways.objectives.base import Mode, Objective, example, reading
 from bothways.text.tokenizer import Tokenizer
 from bothways.visibility import Visibility, bidirectional
 
@@ -130,7 +130,7 @@ class Model:
         sources = [None] * len(rows) if source is None else self._rows(source, "source")
         if len(sources) != len(rows):
             raise BothwaysError(f"ids hold {len(rows)} texts and source {len(sources)}: give one source for each text")
-        examples = [example(row, sees) if other is None else
+        examples = [reading(row, sees, prefix=False) if other is None else
                     example(row, sees, source=example(other, bidirectional), cross=bidirectional)
                     for row, other in zip(rows, sources, strict=True)]
         # 2. one pass
@@ -263,7 +263,7 @@ class Model:
         pooled = torch.zeros(len(rows), self.config.shape.width)
         # 1. texts of like length together, as many as fit
         for group in _groups([len(row) for row in rows], batch_tokens):
-            (packed,) = pack([example(rows[i], sees) for i in group])
+            (packed,) = pack([reading(rows[i], sees) for i in group])
             output = self.trained.network.encode(packed.to(self.device), hidden=layer != -1)
             states = output.states if layer == -1 else (output.hidden or ())[layer]
             # 2. the mean over ordinary tokens, or over all where there are none

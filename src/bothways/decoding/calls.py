@@ -25,6 +25,8 @@ Listener = Callable[[int, str], None]
 """Called with the number of a prompt and the piece of text that is now certain."""
 FILLERS = {"mask_predict": mask_predict, "diffusion": diffuse}
 """The decodings that fill places; `left_to_right` and `infill` write from left to right."""
+PLAIN = frozenset({"index", "position", "document"})
+"""The facts that every text has."""
 CONTEXT = 8
 """Prompt tokens that new text is decoded after, so that spaces and half characters join up."""
 
@@ -237,12 +239,17 @@ def _filling_mode(trained: Trained) -> Mode:
 
 
 def _start(trained: Trained, prompt: Sequence[int], config: GenerateConfig, mode: Mode) -> Example:
-    """What writing begins from. One tower without `begin` reads the prompt exactly as it stands."""
+    """What writing begins from.
+
+    One tower without `begin` reads the prompt exactly as it stands, unless its visibility needs facts that only the
+    objective knows (what is the prefix).
+    """
     ids = np.asarray(prompt, dtype=np.int64)
     if trained.objective.stack == "one tower" and not config.begin:
         if not len(ids):
             raise BothwaysError("an empty prompt needs a <bos> to begin from: leave `begin` on, or give one token")
-        return example(ids, mode.visibility)
+        if mode.visibility.needs <= PLAIN:
+            return example(ids, mode.visibility)
     return trained.objective.continuation(ids, mode)
 
 

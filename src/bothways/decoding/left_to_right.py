@@ -6,7 +6,7 @@ as they are; every later one adds one token to each text that is still open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -37,10 +37,13 @@ class Writer:
         config: how tokens are chosen.
         blocked: (V,), or (B, V) for each text, bool on the network's device: tokens that are never written.
         most: the largest number of tokens to write, which the noise is drawn for.
+        seen: the tokens each text's repetition penalty counts from the start; those of its Example when none.
+        seeds: of each text's noise; `config.seed` plus its number when none.
     """
 
     def __init__(self, network: LanguageModel, examples: Sequence[Example], config: GenerateConfig, blocked: Tensor,
-                 most: int, seen: Sequence[Sequence[int]] | None = None) -> None:
+                 most: int, seen: Sequence[Sequence[int]] | None = None,
+                 seeds: Sequence[int] | None = None) -> None:
         rows = pack(examples)
         if len(rows) != 1:
             raise BothwaysError("texts written together must be of one kind: the same visibility and the same fields")
@@ -51,7 +54,7 @@ class Writer:
         self._row = rows[0]
         self._written: list[list[int]] = [[] for _ in examples]
         self._examples = list(examples)
-        # 1. what the next token's fields are: index and position move on, the rest stays as at the last token
+        # 1. what the next token's fields are: index and place move on, the rest stays as at the last token
         ends = torch.tensor([len(example) for example in examples]).cumsum(0) - 1
         self._ends = ends
         self._fields = {name: values[ends].clone() for name, values in self._row.fields.items()}
@@ -61,7 +64,8 @@ class Writer:
         # 2. noise, drawn at once so that a text is the same whoever is written beside it
         self._noise = None
         if config.temperature > 0:
-            generators = [torch.Generator().manual_seed(config.seed + row) for row in self.open]
+            generators = [torch.Generator().manual_seed(config.seed + row if seeds is None else seeds[row])
+                          for row in self.open]
             self._noise = torch.stack([torch.rand(most, generator=g, dtype=torch.float64) for g in generators])
         self._seen = None
         if config.repetition_penalty != 1:
@@ -118,7 +122,7 @@ class Writer:
             self._fields = {name: values[self._keep] for name, values in self._fields.items()}
             self._fields["document"] = torch.arange(len(self._keep))
             self._keep = None
-        for name in ("index", "position"):
+        for name in _advancing(self._fields):
             self._fields[name] = self._fields[name] + 1
         inputs = torch.tensor(self._last, device=self.device)
         row = Example(inputs, self._row.visibility, dict(self._fields), cross=self._row.cross)
@@ -137,6 +141,11 @@ def dtype_of(network: LanguageModel) -> torch.dtype:
     return next(network.parameters()).dtype
 
 
+def _advancing(fields: Iterable[str]) -> tuple[str, str]:
+    """The fields that move on by one with each token: `index`, and its number in a span or else its position."""
+    return "index", "span" if "span" in fields else "position"
+
+
 def _extended(example: Example, written: Sequence[int]) -> Example:
     """The Example with tokens after its last one."""
     if not written:
@@ -145,6 +154,6 @@ def _extended(example: Example, written: Sequence[int]) -> Example:
     fields = {}
     for name, values in example.fields.items():
         more = values[-1:].expand(len(written))
-        more = more + steps if name in ("index", "position") else torch.zeros_like(more) if name == "prefix" else more
+        more = more + steps if name in _advancing(example.fields) else torch.zeros_like(more) if name == "prefix" else more
         fields[name] = torch.cat((values, more))
     return replace(example, inputs=torch.cat((example.inputs, torch.tensor(list(written)))), fields=fields)

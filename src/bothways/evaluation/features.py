@@ -83,7 +83,7 @@ def visibility_named(trained: Trained, name: str | None) -> Visibility:
 
 def reading_example(ids: np.ndarray, visibility: Visibility) -> Example:
     """A text as it is read, nothing asked."""
-    return base.example(ids, visibility)
+    return base.reading(ids, visibility)
 
 
 def states_of(network: LanguageModel, row: Example, layer: int = -1) -> Tensor:

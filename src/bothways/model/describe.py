@@ -7,7 +7,7 @@ from bothways.model.cost import flops, parameters
 from bothways.objectives.base import Profile
 
 _LLAMA: dict[str, object] = {
-    "position.kind": "rotary", "norm.kind": "rms", "norm.place": "before", "norm.query_key": False,
+    "position.kind": "rotary", "position.span": 0, "norm.kind": "rms", "norm.place": "before", "norm.query_key": False,
     "feed_forward.kind": "gated", "feed_forward.activation": "silu", "bias": False, "scale": None,
     "embedding_scale": None, "soft_cap": None}
 _T5: dict[str, object] = {

@@ -148,6 +148,11 @@ class Objective(ABC):
         return self.decoding
 
     @property
+    def counts_in_spans(self) -> bool:
+        """Whether its Examples number the tokens of a span (field `span`): the network then has a table for them."""
+        return False
+
+    @property
     def companions(self) -> tuple[Companion, ...]:
         """What must be trained beside the trunk (a head for classes, a generator, a latent); none by default."""
         return ()
@@ -195,6 +200,17 @@ def ask(where: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = Non
                torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64)),
                None if weights is None else torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)),
                float(len(targets) if count is None else count), head, part, coefficient)
+
+
+def reading(ids: np.ndarray, visibility: Visibility, prefix: bool = True) -> Example:
+    """A text as it is read, nothing asked: one part and one rank where those matter.
+
+    Args:
+        prefix: whether all of it is prefix where that matters (seen from both sides), or nothing (left to right).
+    """
+    known = {"prefix": int(prefix), "valid": 1}
+    facts = {name: np.full(len(ids), known.get(name, 0)) for name in visibility.needs - make_fields(0).keys()}
+    return example(ids, visibility, **facts)
 
 
 def example(ids: np.ndarray, visibility: Visibility, asks: Sequence[Ask] = (), source: Example | None = None,

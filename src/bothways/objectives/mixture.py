@@ -122,6 +122,10 @@ class Mixture(Objective):
         return replace(example, asks=asks)
 
     @property
+    def counts_in_spans(self) -> bool:
+        return any(member.objective.counts_in_spans for member in self.members)
+
+    @property
     def companions(self) -> tuple[Companion, ...]:
         """Everything the members need; two that agree in all share one."""
         return tuple(dict.fromkeys(one for member in self.members for one in member.objective.companions))
