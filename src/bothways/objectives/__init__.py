@@ -10,16 +10,22 @@ from bothways.objectives import specs
 from bothways.objectives.base import Mode, Objective, Part, Profile
 from bothways.objectives.denoising import Denoising
 from bothways.objectives.diffusion import Diffusion
+from bothways.objectives.fim import FillInTheMiddle
+from bothways.objectives.glm import GLM
 from bothways.objectives.loss import cross_entropy
 from bothways.objectives.masked import Masked
 from bothways.objectives.masked_next import MaskedNext
 from bothways.objectives.mixture import Member, Mixture, described_members
 from bothways.objectives.next_token import NextToken
+from bothways.objectives.permuted import Permuted
+from bothways.objectives.prefix import Prefix
 from bothways.objectives.span_corruption import SpanCorruption
+from bothways.objectives.ul2 import UL2
 
 __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_entropy", "known", "make"]
 
-_KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion, Mixture)
+_KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion, Prefix,
+                                       UL2, GLM, FillInTheMiddle, Permuted, Mixture)
 
 
 def known() -> dict[str, type[Objective]]:

@@ -1,0 +1,169 @@
+"""Autoregressive blank infilling: spans are written behind the text they were cut from (GLM, arXiv 2103.10360)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bothways.batch import Ask, Example, Key, Vocabulary, Window
+from bothways.errors import BothwaysError
+from bothways.objectives.base import Mode, Objective, Profile, ask, example
+from bothways.objectives.next_token import with_begin
+from bothways.objectives.noise import BRONZE, collapse, place_spans, poisson_lengths, runs, spread, stochastic_round
+from bothways.objectives.options import at_least, choice, need_tokens, share
+from bothways.visibility import prefix
+
+MODE = Mode("prefix", prefix, predicts="next", likelihood="exact")
+LEVELS = ("token", "sentence", "document")
+LEVEL = 29
+"""Salt of the sequence that picks levels."""
+
+
+@dataclass(frozen=True)
+class GLM(Objective):
+    """Sum over spans s in random order of -log p(s, end | part A, earlier spans)  (section 2.1, eq. 1 and 2).
+
+    Part A is the text with one `<mask>` for each span and sees itself both ways. Part B is the spans in random order,
+    each begun by <sep> and ended by <eos>; it sees part A and what stands before it, earlier spans included.
+    <bos> and <eos> of the text are never hidden.
+
+    Options:
+        levels: what is hidden; a window goes to one of those named, in equal shares over an epoch. "token": spans of
+            lengths Poisson(`mean_span`), without zeros, up to `rate` of the tokens. "sentence": whole sentences up to
+            `rate`. "document": one span of 50% to 100% of the text.
+        rate, mean_span: of the two.
+        places: "two": a token of part B has the place of its `<mask>` in part A, and in the field `span` its number
+            in the span from 1 (0 in part A), for which the network needs the table `position.span`. "one": places
+            go on from the `<mask>`'s, which needs no table; either way no place tells how long a span is.
+    """
+
+    vocabulary: Vocabulary
+    levels: tuple[str, ...] = ("token", "document")
+    rate: float = 0.15
+    mean_span: float = 3.0
+    places: Literal["two", "one"] = "two"
+    name = "glm"
+    summary = "replace spans by one <mask> each; write them in random order behind the text"
+    source = "Du et al. 2021 (GLM), section 2; arXiv 2103.10360"
+    decoding = "infill"
+    tokens = ("<bos>", "<eos>", "<mask>", "<sep>")
+
+    def __post_init__(self) -> None:
+        need_tokens(self.name, self.vocabulary, self.tokens)
+        levels = (self.levels,) if isinstance(self.levels, str) else tuple(self.levels)
+        if not levels or len(set(levels)) < len(levels):
+            raise BothwaysError(f"objective '{self.name}': levels is {self.levels!r}, but must name each level once: "
+                                f"{', '.join(LEVELS)}")
+        object.__setattr__(self, "levels", tuple(choice(self.name, "levels", level, LEVELS) for level in levels))
+        share(self.name, "rate", self.rate)
+        at_least(self.name, "mean_span", self.mean_span, 1)
+        choice(self.name, "places", self.places, ("two", "one"))
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        return (MODE,)
+
+    @property
+    def counts_in_spans(self) -> bool:
+        """Whether the network needs a table for the field `span`."""
+        return self.places == "two"
+
+    @property
+    def profile(self) -> Profile:
+        # a level's hidden share, and its spans for each token; a sentence is taken to have 20
+        mean = self.mean_span / (1 - np.exp(-self.mean_span))
+        known = {"token": (self.rate, self.rate / mean), "sentence": (self.rate, self.rate / 20), "document": (0.75, 0)}
+        hidden, spans = np.mean([known[level] for level in self.levels], axis=0)
+        return Profile(prefix, inputs=float(1 + 2 * spans), asked=float(hidden + spans))
+
+    def level(self, key: Key) -> str:
+        """The level of this window in this epoch."""
+        return self.levels[int(spread(key, BRONZE, LEVEL) * len(self.levels))]
+
+    def corrupt(self, window: Window, key: Key) -> Example:
+        ids, rng = window.ids, key.rng()
+        first = int(ids[0] == self.vocabulary.bos)
+        last = len(ids) - int(len(ids) > first and ids[-1] == self.vocabulary.eos)
+        if last <= first:
+            raise BothwaysError(f"{self.name} needs a text of at least 1 token besides <bos> and <eos>")
+        starts, lengths = self.spans(ids[first:last], self.level(key), rng)
+        return self._laid(ids, starts + first, lengths, rng.permutation(len(starts)))
+
+    def spans(self, ids: np.ndarray, level: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and lengths (S,) of the hidden spans of a text, in order of place; at least one token is hidden."""
+        length = len(ids)
+        if level == "document":
+            size = max(1, round(length * (0.5 + 0.5 * rng.random())))
+            return np.array([rng.integers(0, length - size + 1)]), np.array([size])
+        if level == "sentence":
+            starts = np.concatenate(([0], np.flatnonzero(self.vocabulary.ends_sentence[ids[:-1]]) + 1))
+            lengths = np.diff(np.append(starts, length))
+            # sentences in random order until the share is reached, the last of them included
+            order = rng.permutation(len(starts))
+            chosen = np.sort(order[:int(np.searchsorted(np.cumsum(lengths[order]), self.rate * length)) + 1])
+            return starts[chosen], lengths[chosen]
+        hidden = max(1, stochastic_round(length * self.rate, rng))
+        lengths = poisson_lengths(hidden, self.mean_span, rng)
+        return place_spans(length - hidden, lengths[lengths > 0], rng)
+
+    def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
+        """Each run of hidden tokens is a span, written from left to right; their ends are not asked for."""
+        starts, ends = runs(hidden)
+        return self._laid(ids, starts, ends - starts, np.arange(len(starts)), contents_only=True)
+
+    def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        """The prompt, a `<mask>` for the rest of the text, and the text's end."""
+        prompt = with_begin(ids, self.vocabulary)
+        return self._begun(np.concatenate((prompt, [self.vocabulary.mask, self.vocabulary.eos])), len(prompt))
+
+    def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        """The first blank is written; the others stay in part A, and are written in their turn."""
+        text = with_begin(ids, self.vocabulary)
+        if text[-1] != self.vocabulary.eos:
+            text = np.append(text, self.vocabulary.eos)
+        return self._begun(text, int(np.flatnonzero(text == self.vocabulary.mask)[0]))
+
+    def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
+        """The text with its first blank filled."""
+        span = [int(token) for token in written]
+        span = span[:span.index(self.vocabulary.eos)] if self.vocabulary.eos in span else span
+        place = int(np.flatnonzero(np.asarray(ids) == self.vocabulary.mask)[0])
+        return [*map(int, ids[:place]), *span, *map(int, ids[place + 1:])]
+
+    def _begun(self, text: np.ndarray, place: int) -> Example:
+        """Part A, and the beginning of the span whose `<mask>` stands at `place`."""
+        inputs = np.append(text, self.vocabulary.sep)
+        numbers = np.append(np.zeros(len(text), np.int64), 1)
+        return self._placed(inputs, np.append(np.arange(len(text)), place), numbers, (), len(text))
+
+    def _laid(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, order: np.ndarray,
+              contents_only: bool = False) -> Example:
+        """Part A, then the spans in this order."""
+        part_a = collapse(ids, starts, lengths, np.full(len(starts), self.vocabulary.mask))
+        # 1. a span's <mask> stands in part A as far before its own place as the spans before it shrank
+        masks = (starts - (np.cumsum(lengths - 1) - (lengths - 1)))[order]
+        starts, lengths = starts[order], lengths[order]
+        # 2. part B: of the span i there are <sep> and lengths[i] tokens, asked for the tokens and the end
+        sizes = lengths + 1
+        begins = np.cumsum(sizes) - sizes
+        numbers = np.arange(sizes.sum()) - np.repeat(begins, sizes)
+        closed = np.append(ids, self.vocabulary.eos)
+        places = np.repeat(starts, sizes) + numbers
+        inputs = np.where(numbers == 0, self.vocabulary.sep, closed[np.maximum(places - 1, 0)])
+        is_end = numbers == np.repeat(lengths, sizes)
+        targets = np.where(is_end, self.vocabulary.eos, closed[places])
+        # 3. what is asked
+        where = np.flatnonzero(~is_end) if contents_only else np.arange(len(targets))
+        asks = [ask(len(part_a) + where, targets[where])]
+        return self._placed(np.concatenate((part_a, inputs)),
+                            np.concatenate((np.arange(len(part_a)), np.repeat(masks, sizes))),
+                            np.concatenate((np.zeros(len(part_a), np.int64), numbers + 1)), asks, len(ids))
+
+    def _placed(self, inputs: np.ndarray, places: np.ndarray, numbers: np.ndarray, asks: Sequence[Ask],
+                raw: int) -> Example:
+        """The Example with its places, one number or two for each token."""
+        facts = {"position": places, "span": numbers} if self.places == "two" else {"position": places + np.maximum(numbers - 1, 0)}
+        return example(inputs, prefix, asks, raw=raw, prefix=numbers == 0, **facts)
