@@ -75,7 +75,8 @@ class Output:
 
 
 @pytest.mark.parametrize("spec", ["next-token", "masked", "masked-next", "diffusion", "span-corruption", "denoising",
-                                  "next-token + masked-next", "masked + diffusion"])
+                                  "next-token + masked-next", "masked + diffusion", "prefix", "ul2", "glm", "fim",
+                                  "permuted", "glm + permuted"])
 def test_packing_changes_no_sum_and_logits_exist_only_where_asked(spec):
     torch.manual_seed(1)
     objective, network = make(spec, PLAIN), Heads()
