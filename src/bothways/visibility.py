@@ -214,6 +214,58 @@ class Valid(Visibility):
 
 
 @dataclass(frozen=True, repr=False)
+class _ByBlock(Visibility):
+    """Blocks are the `block` field, or runs of `size` indexes (chunks)."""
+
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        need_size("a block", self.size)
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({"block" if self.size is None else "index"})
+
+    def _blocks(self, queries: Fields, keys: Fields) -> tuple[Tensor, Tensor]:
+        return block_of(queries, self.size).unsqueeze(-1), block_of(keys, self.size).unsqueeze(-2)
+
+
+class SameBlock(_ByBlock):
+    """A token sees the tokens of its own block. With a size and beside `causal`: a chunked layer of Llama 4."""
+
+    def allows(self, queries: Fields, keys: Fields) -> Tensor:
+        query, key = self._blocks(queries, keys)
+        return query == key
+
+    def __repr__(self) -> str:
+        return "inside one block" if self.size is None else f"inside one chunk of {self.size} tokens"
+
+
+class BlockCausal(_ByBlock):
+    """A token sees its own block and earlier ones (BD3-LM, arXiv 2503.09573, section 3.1)."""
+
+    def allows(self, queries: Fields, keys: Fields) -> Tensor:
+        query, key = self._blocks(queries, keys)
+        return key <= query
+
+    def __repr__(self) -> str:
+        return "causal by blocks" if self.size is None else f"causal by blocks of {self.size} tokens"
+
+
+def block_of(fields: Fields, size: int | None) -> Tensor:
+    """The block each token is in, (..., L) int: its `block` field, or which run of `size` indexes it is in."""
+    return fields["block"] if size is None else fields["index"] // size
+
+
+def need_size(what: str, size: object, given: bool = False) -> None:
+    """Refuse a size that is no whole number of at least 1, or, where it must be `given`, none."""
+    if given and size is None:
+        raise ValueError(f"{what} needs a size, such as 4")
+    if size is not None and (type(size) is not int or size < 1):
+        raise ValueError(f"{what} is a whole number of at least 1, not {size!r}")
+
+
+@dataclass(frozen=True, repr=False)
 class AllOf(Visibility):
     """Every part must allow it. Two values with the same parts are equal, in whatever order they were written."""
 
@@ -250,8 +302,8 @@ class AnyOf(Visibility):
         return " or ".join(f"({part!r})" if isinstance(part, AllOf) else repr(part) for part in _sorted(self.parts))
 
 
-_READING_ORDER: tuple[type[Visibility], ...] = (Bidirectional, Causal, Order, AnyOf, AllOf, IntoPrefix, Window,
-                                                FromPart, IntoPart, SameDocument, Valid)
+_READING_ORDER: tuple[type[Visibility], ...] = (Bidirectional, Causal, Order, BlockCausal, AnyOf, AllOf, IntoPrefix,
+                                                Window, SameBlock, FromPart, IntoPart, SameDocument, Valid)
 
 
 def _sorted(parts: frozenset[Visibility]) -> list[Visibility]:
@@ -292,6 +344,18 @@ def order(stream: str = "content") -> Visibility:
     return Order(strict=stream == "query")
 
 
+def chunked(size: int) -> Visibility:
+    """Only inside one chunk of `size` indexes; `causal & chunked(8192)` is a chunked layer of Llama 4."""
+    need_size("a chunk", size, given=True)
+    return SameBlock(size)
+
+
+def block_causal(size: int) -> Visibility:
+    """Its own block of `size` indexes and earlier ones; over the `block` field it is the value `by_blocks`."""
+    need_size("a block", size, given=True)
+    return BlockCausal(size)
+
+
 def into_part(part: int = 0) -> Visibility:
     """Only the tokens of this `part` are seen."""
     return IntoPart(part)
@@ -306,6 +370,8 @@ bidirectional: Visibility = Bidirectional()
 causal: Visibility = Causal()
 prefix: Visibility = AnyOf(frozenset({IntoPrefix(), Causal()}))
 same_document: Visibility = SameDocument()
+same_block: Visibility = SameBlock()
+by_blocks: Visibility = BlockCausal()
 valid: Visibility = Valid()
 two_streams: Visibility = IntoPart(0) & (Order(strict=True) | (FromPart(0) & Order()))
 """XLNet's (arXiv 1906.08237, eq. 4): contents are part 0 and see ranks up to their own; queries are another part, see
@@ -314,9 +380,11 @@ only lower ranks, and nobody sees them."""
 NAMED: dict[str, Visibility] = {
     "bidirectional": bidirectional, "causal": causal, "prefix": prefix, "same_document": same_document,
     "two-streams": two_streams,
-    "valid": valid, "order": Order(), "order-query": Order(strict=True),
+    "valid": valid, "order": Order(), "order-query": Order(strict=True), "same-block": same_block,
+    "block-causal": by_blocks,
 }
-"""The values a name on the command line or in a folder can stand for; `window(l, r)` is parsed apart."""
+"""The values a name on the command line or in a folder can stand for; those with sizes, such as `window(l, r)`, are
+parsed apart."""
 
 
 def make_fields(length: int, **facts: Tensor) -> dict[str, Tensor]:

@@ -10,12 +10,24 @@ import torch
 from bothways.batch import Example, pack
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel, ModelConfig, Norm, Position, Shape
-from bothways.visibility import bidirectional, causal, prefix, same_document, valid, window
+from bothways.sparse import global_tokens, random_links, strided
+from bothways.visibility import (
+    bidirectional,
+    block_causal,
+    causal,
+    chunked,
+    prefix,
+    same_block,
+    same_document,
+    valid,
+    window,
+)
 
 SMALL = Shape(64, 32, 3, heads=4, key_heads=2)
 CONFIGS = {
     "llama": ModelConfig(SMALL),
     "windows": ModelConfig(SMALL, reach="LG", local=3),
+    "chunks": ModelConfig(SMALL, reach="CCG", chunk=3),
     "query-key norm": ModelConfig(SMALL, norm=Norm(query_key=True)),
     "soft cap": ModelConfig(SMALL, soft_cap=10.0),
     "learned": ModelConfig(SMALL, Position("learned", length=64)),
@@ -79,6 +91,26 @@ def test_cached_is_uncached(config, steps, visibility):
     assert cache.lengths.tolist() == torch.tensor(steps).sum(0).tolist()
 
 
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
+@pytest.mark.parametrize("visibility", [
+    causal & chunked(3), causal & (window(1) | strided(3)), causal & (window(1) | global_tokens(0)),
+    causal & (window(1) | random_links(2)), causal & block_causal(2)], ids=repr)
+def test_sparse_patterns_cached_are_uncached(steps, visibility):
+    network, whole = build(CONFIGS["llama"]), row(steps, visibility & same_document)
+    torch.testing.assert_close(read_in_steps(network, whole, steps, network.cache(3, 4)), network(whole).states,
+                               atol=3e-5, rtol=1e-4)
+
+
+def test_blocks_are_cached_whole():
+    """Block after block nothing earlier sees what comes, though inside a block everybody sees everybody."""
+    network, steps = build(CONFIGS["llama"]), [(4, 4), (2, 2), (4, 2)]
+    whole = row(steps, block_causal(2) & same_document)
+    torch.testing.assert_close(read_in_steps(network, whole, steps, network.cache(2, 4)), network(whole).states,
+                               atol=3e-5, rtol=1e-4)
+    with pytest.raises(BothwaysError, match="no token sees a later one"):
+        read_in_steps(network, whole, [(4, 4), (1, 1), (1, 1)], network.cache(2, 4))
+
+
 def test_one_text_needs_no_documents():
     network = build(CONFIGS["llama"])
     steps = [(4,), (1,), (2,)]
@@ -137,14 +169,16 @@ def test_beams_are_kept_repeated_and_reordered():
             torch.testing.assert_close(cached[place], network(whole).states[-1], atol=3e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("visibility", [bidirectional, window(2, 2), causal | window(0, 1), valid], ids=repr)
+@pytest.mark.parametrize("visibility", [bidirectional, window(2, 2), causal | window(0, 1), valid, chunked(6),
+                                        same_block, causal | global_tokens(3), window(0) | random_links(3), block_causal(6)],
+                         ids=repr)
 def test_a_cache_is_refused_where_an_earlier_token_could_see_a_later_one(visibility):
     network = build(CONFIGS["llama"])
     cache = network.cache(2, 8)
 
     def call(count):
         fields = cache.fields(count)
-        fields["valid"] = torch.ones(2 * count, dtype=torch.long)
+        fields["valid"] = fields["block"] = torch.ones(2 * count, dtype=torch.long)
         network(Example(torch.full((2 * count,), 50), visibility & same_document, fields), cache)
     call(3)  # reading at once is fine: nothing came before
     with pytest.raises(BothwaysError, match="no token sees a later one"):

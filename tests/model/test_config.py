@@ -6,7 +6,8 @@ import pytest
 
 from bothways.errors import BothwaysError
 from bothways.model import FeedForward, ModelConfig, Norm, Position, Shape
-from bothways.visibility import bidirectional, window
+from bothways.model.describe import describe
+from bothways.visibility import bidirectional, chunked, window
 
 
 @pytest.mark.parametrize(("build", "names"), [
@@ -19,9 +20,11 @@ from bothways.visibility import bidirectional, window
     (lambda: ModelConfig(position=Position("relative", buckets=6)), ("buckets is 6",)),
     (lambda: ModelConfig(position=Position("relative", distance=16)), ("distance 16", "buckets 32")),
     (lambda: ModelConfig(position=Position("learned", length=0)), ("length is 0",)),
-    (lambda: ModelConfig(reach="GXL"), ("reach is 'GXL'", "G (global) and L (local)")),
+    (lambda: ModelConfig(reach="GXL"), ("reach is 'GXL'", "G (global), L (local) and C (chunk)")),
     (lambda: ModelConfig(reach=""), ("reach is ''",)),
     (lambda: ModelConfig(reach="L", local=0), ("local is 0",)),
+    (lambda: ModelConfig(reach="CG", chunk=0), ("chunk is 0",)),
+    (lambda: ModelConfig(Shape(layers=3), reach="CCCG"), ("reach 'CCCG'", "layers is 3")),
     (lambda: ModelConfig(dropout=1.0), ("dropout is 1.0",)),
     (lambda: ModelConfig(soft_cap=0.0), ("soft_cap is 0.0",)),
     (lambda: ModelConfig(norm=Norm(epsilon=0.0)), ("epsilon is 0.0",)),
@@ -52,6 +55,16 @@ def test_reach_is_tiled_over_the_layers():
     config = ModelConfig(reach="LLG", local=5)
     near = window(5, 5)
     assert [config.reach_of(i) for i in range(5)] == [near, near, bidirectional, near, near]
+
+
+@pytest.mark.parametrize(("reach", "layers"), [
+    ("GL", [bidirectional, window(2, 2), bidirectional, window(2, 2), bidirectional]),  # GPT-3, arXiv 2005.14165
+    ("CCCG", [chunked(4), chunked(4), chunked(4), bidirectional, chunked(4)]),  # Llama 4
+])
+def test_the_patterns_of_papers_are_one_string(reach, layers):
+    config = ModelConfig(reach=reach, local=2, chunk=4)
+    assert [config.reach_of(i) for i in range(5)] == layers and config.narrow
+    assert "reach CCCG (C: chunks of 4 tokens)" in describe(config) or reach == "GL"
 
 
 def test_configs_are_values():

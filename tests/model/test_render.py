@@ -12,14 +12,19 @@ from bothways.model import flex
 from bothways.model.cache import Cache, CachedPlanner
 from bothways.model.config import ModelConfig, Shape
 from bothways.model.render import Plan, Planner, render, simplify
+from bothways.sparse import global_tokens, random_links, strided
 from bothways.visibility import (
     bidirectional,
+    block_causal,
+    by_blocks,
     causal,
+    chunked,
     from_part,
     into_part,
     make_fields,
     order,
     prefix,
+    same_block,
     same_document,
     two_streams,
     valid,
@@ -29,7 +34,9 @@ from bothways.visibility import (
 CPU = torch.device("cpu")
 
 atoms = st.sampled_from([bidirectional, causal, prefix, same_document, valid, order(), order("query"), window(2, 2),
-                         window(0, None), window(None, 1), window(40, 40), into_part(0), from_part(1), two_streams])
+                         window(0, None), window(None, 1), window(40, 40), chunked(2), chunked(3), chunked(50),
+                         same_block, by_blocks, block_causal(3), global_tokens(), global_tokens(0, 3), strided(2),
+                         random_links(1), random_links(2, 5), into_part(0), from_part(1), two_streams])
 visibilities = st.recursive(atoms, lambda inner: st.builds(
     lambda a, b, both: a & b if both else a | b, inner, inner, st.booleans()), max_leaves=4)
 
@@ -62,9 +69,11 @@ def rows(draw, documents=None):
               "document": torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))}
     bits = st.lists(st.integers(0, 1), min_size=n, max_size=n)
     everywhere = draw(st.sampled_from(["ones", "zeros", "any"]))
-    for name in ("prefix", "valid", "part"):
+    for name in ("prefix", "valid", "part", "global"):
         chosen = {"ones": [1] * n, "zeros": [0] * n}.get(everywhere) or draw(bits)
         fields[name] = torch.tensor(chosen, dtype=torch.long)
+    scattered = torch.tensor(draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), dtype=torch.long)
+    fields["block"] = fields["index"] // 2 if draw(st.booleans()) else scattered
     fields["rank"] = torch.tensor(draw(st.permutations(range(n))), dtype=torch.long)
     if draw(st.integers(0, 4)) == 0:
         shuffled = torch.tensor(draw(st.permutations(range(n))), dtype=torch.long)
@@ -141,6 +150,14 @@ def test_a_cached_plan_is_its_visibility(visibility, kept, data):
     (causal & same_document & window(None, 2), "causal"),
     (window(100, 100) & same_document, "full"),
     (causal & same_document & window(2, 2), "grid"),
+    (causal & same_document & chunked(2), "causal"),
+    (same_document & chunked(2), "full"),
+    (same_document & chunked(3), "grid"),
+    (causal & same_document & chunked(100), "causal"),
+    (same_document & block_causal(100), "full"),
+    (same_document & block_causal(2), "grid"),
+    (same_document & (global_tokens(9) | causal), "causal"),
+    (same_document & (global_tokens(2) | causal), "grid"),
     (causal, "grid"),
     (bidirectional, "full"),
 ])
@@ -155,6 +172,15 @@ def test_equal_documents_in_order_move_nothing():
     plan = render(causal & same_document, fields, None, CPU)
     assert plan.queries.take is None and plan.keys.take is None
     assert [(call.batch, call.queries, call.keys) for call in plan.calls] == [(3, 4, 4)]
+
+
+def test_a_chunk_is_attended_as_if_it_were_a_document():
+    """Llama 4's chunked layer: two texts of 8 tokens in chunks of 4 are one call of four, without a grid."""
+    fields = {**make_fields(16), "index": torch.arange(8).repeat(2), "document": torch.arange(2).repeat_interleave(8)}
+    plan = render(causal & chunked(4) & same_document, fields, None, CPU)
+    assert [(call.batch, call.queries, call.keys, call.causal, call.grid) for call in plan.calls] == \
+        [(4, 4, 4, True, None)]
+    assert plan.queries.take is None and plan.keys.take is None
 
 
 def test_documents_of_like_lengths_share_a_call_and_unlike_ones_do_not():
@@ -193,3 +219,13 @@ def test_a_window_over_a_cache_looks_at_a_slice():
     plan = cache.begin(Example(torch.zeros(2, dtype=torch.long), visibility, cache.fields(1))).plan(visibility)
     call, = plan.calls
     assert (call.first_key, call.keys, call.grid) == (7, 4, None)
+
+
+def test_a_chunk_over_a_cache_looks_at_itself_only():
+    config = ModelConfig(Shape(64, 16, 1, heads=2))
+    cache = Cache(config, 2, 32)
+    visibility = causal & same_document & chunked(4)
+    cache.begin(Example(torch.zeros(20, dtype=torch.long), visibility, cache.fields(10)))
+    cache.finish()
+    call, = cache.begin(Example(torch.zeros(2, dtype=torch.long), visibility, cache.fields(1))).plan(visibility).calls
+    assert (call.first_key, call.keys, call.grid) == (8, 3, None)

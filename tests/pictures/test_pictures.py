@@ -15,7 +15,21 @@ from bothways.objectives import make
 from bothways.pictures import console, example, svg
 from bothways.pictures.expression import read
 from bothways.pictures.visibility import demo_fields, of_example, of_visibility, sentence
-from bothways.visibility import NAMED, bidirectional, causal, order, prefix, same_document, valid, window
+from bothways.sparse import global_tokens, random_links, strided
+from bothways.visibility import (
+    NAMED,
+    bidirectional,
+    block_causal,
+    by_blocks,
+    causal,
+    chunked,
+    order,
+    prefix,
+    same_block,
+    same_document,
+    valid,
+    window,
+)
 
 RESERVED = len(RESERVED_TOKENS)
 PLAIN = Vocabulary.plain(RESERVED + 60)
@@ -39,7 +53,8 @@ def drawn_rows(text: str) -> list[str]:
     return [row.replace("██", "#").replace(" ·", ".") for row in rows]
 
 
-EVERY = [*NAMED.values(), window(2, 1), causal & window(3, 0), prefix & same_document,
+EVERY = [*NAMED.values(), global_tokens(), global_tokens(0, 5), chunked(4), block_causal(3), strided(2),
+         window(1, 1) | random_links(1), window(2, 1), causal & window(3, 0), prefix & same_document,
          (causal & same_document) | prefix, same_document & valid & order("query")]
 
 
@@ -160,6 +175,10 @@ def test_sentences(visibility, words):
     ("order-query", order("query")), ("order(query)", order("query")),
     ("causal and valid or prefix", (causal & valid) | prefix),
     ("bidirectional & causal", causal),
+    ("chunked(4) & causal", causal & chunked(4)), ("block-causal(4)", block_causal(4)), ("same-block", same_block),
+    ("block-causal", by_blocks), ("global(0, 5)", global_tokens(0, 5)), ("global", global_tokens()),
+    ("random(2, seed=3)", random_links(2, 3)),
+    ("causal & (window(2, 0) | strided(3))", causal & (window(2, 0) | strided(3))),
 ])
 def test_expressions(text, value):
     assert read(text) == value
@@ -169,6 +188,10 @@ def test_expressions(text, value):
     ("causl", "did you mean 'causal'"), ("", "cannot read the visibility"), ("causal &", "cannot read the visibility"),
     ("causal + prefix", "only names, window"), ("window", "needs its sizes"), ("window(x)", "whole numbers"),
     ("window(-1)", "0 or more"), ("window(1, 2, 3)", "cannot read 'window\\(1, 2, 3\\)'"),
+    ("chunked", "needs its sizes, as in chunked\\(4\\)"), ("chunked(0)", "whole number of at least 1, not 0"),
+    ("random", "as in random\\(2, seed=0\\)"), ("random(2, seed=x)", "a seed is a whole number"),
+    ("global(-1)", "named by their indexes"), ("block-causal(none)", "needs a size"), ("strided(1.5)", "a stride is"),
+    ("chunked(True)", "not True"), ("globl(1)", "unknown visibility"),
     ("windw(1)", "unknown visibility 'windw"),
     ("__import__('os').system('x')", "only names"), ("[causal]", "only names"), ("order(up)", "'content' and 'query'"),
     ("window(True)", "whole numbers"), ("(" * 300 + "causal" + ")" * 300, "cannot read"), ("causal\x00", "cannot read"),

@@ -103,12 +103,12 @@ def _visibility(options: Options, console: Console) -> list[tuple[str, str]]:
 
 
 _FIELD_WORDS = {"prefix": "the prefix", "document": "the documents", "rank": "the order", "part": "part 1",
-                "valid": "padding"}
+                "block": "the blocks", "global": "global", "valid": "padding"}
 
 
 def _told(field: str, values: list[int], labels: list[str]) -> str:
     """The demo value of a field in terms of the tokens."""
-    if field in ("prefix", "part"):
+    if field in ("prefix", "part", "global"):
         return " ".join(label for label, value in zip(labels, values, strict=True) if value)
     if field == "valid":
         return " ".join(label for label, value in zip(labels, values, strict=True) if not value)
@@ -184,17 +184,19 @@ def _tokenizer(options: Options, text: str) -> Tokenizer:
 def _print_list(console: Console) -> None:
     """Objectives and visibilities, one a line."""
     from bothways.objectives import known
+    from bothways.pictures.expression import FORMS
     from bothways.pictures.visibility import sentence
     from bothways.visibility import NAMED
 
     console.print("objectives (bothways see --objective NAME)", style="bold")
     for name, kind in known().items():
         options = ", ".join(kind.option_names())
-        console.print(f"  {name:<16} {kind.summary}" + (f" [{options}]" if options else ""), markup=False)
+        console.print(f"  {name:<18} {kind.summary}" + (f" [{options}]" if options else ""), markup=False)
     console.print("\nvisibilities (bothways see NAME; join them with & and |)", style="bold")
     for name, value in NAMED.items():
-        console.print(f"  {name:<16} {sentence(value)}", markup=False)
-    console.print("  window(4, 0)     as many tokens to the left and to the right; none is no limit", markup=False)
+        console.print(f"  {name:<18} {sentence(value)}", markup=False)
+    for form, words in FORMS.items():
+        console.print(f"  {form:<18} {words}", markup=False)
 
 
 def _write(path: Path, pictures: list[tuple[str, str]]) -> None:

@@ -38,7 +38,7 @@ class Llama(Family):
             (norm.place != "before", f"norm.place is '{norm.place}', not 'before'"),
             (norm.query_key != self.query_key, f"norm.query_key is {str(norm.query_key).lower()}"),
             (config.feed_forward.kind != "gated", f"feed_forward.kind is '{config.feed_forward.kind}', not 'gated'"),
-            ("L" in config.reach, f"reach is '{config.reach}', and its local layers are not in this class"),
+            (config.narrow, f"reach is '{config.reach}', and its narrow layers are not in this class"),
             (config.bias and not self.biases, "bias is true, and the head of this class would have one too"),
             (config.scale is not None, f"scale is {config.scale}, not one over the root of the head size"),
             (config.embedding_scale is not None, f"embedding_scale is {config.embedding_scale}"),

@@ -42,7 +42,7 @@ class T5(Family):
             (config.norm.query_key, "norm.query_key is true"),
             (feed not in _FEED_FORWARDS, f"feed_forward is {feed[0]} with '{feed[1]}'"),
             (config.key_heads != config.shape.heads, f"shape.key_heads is {config.key_heads}, not shape.heads"),
-            ("L" in config.reach, f"reach is '{config.reach}', and its local layers are not in this class"),
+            (config.narrow, f"reach is '{config.reach}', and its narrow layers are not in this class"),
             (config.bias, "bias is true"),
             (config.scale != 1.0, "scale is not 1"),
             (config.embedding_scale is not None, f"embedding_scale is {config.embedding_scale}"),

@@ -16,7 +16,7 @@ from bothways.errors import BothwaysError
 from bothways.model.attention import Kept
 from bothways.model.config import ModelConfig
 from bothways.model.render import Call, Plan, Planner, Side, simplify
-from bothways.visibility import Fields, SameDocument, Visibility, Window
+from bothways.visibility import Fields, SameBlock, SameDocument, Visibility, Window
 
 
 class Store:
@@ -223,12 +223,16 @@ class CachedPlanner:
         left: Visibility | bool = True
         for part in visibility.conjuncts() - {SameDocument()}:
             left = part if left is True else left & part  # type: ignore[operator]
-        # 1. a window needs no keys from before it, where indexes are places
+        # 1. a window or a chunk needs no keys from before it, where indexes are places
         start = 0
         if not isinstance(left, bool):
-            reaches = [part.left for part in left.conjuncts() if isinstance(part, Window) and part.left is not None]
-            if reaches and torch.equal(self.keys["index"], torch.arange(longest).expand_as(self.keys["index"])):
-                start = max(0, int(self.inside["index"].min()) - min(reaches))
+            earliest = int(self.inside["index"].min())
+            starts = [earliest - part.left for part in left.conjuncts()
+                      if isinstance(part, Window) and part.left is not None]
+            starts += [earliest // part.size * part.size for part in left.conjuncts()
+                       if isinstance(part, SameBlock) and part.size is not None]
+            if starts and torch.equal(self.keys["index"], torch.arange(longest).expand_as(self.keys["index"])):
+                start = max(0, *starts)
         keys = {name: fact[:, start:longest] for name, fact in self.keys.items()}
         # 2. what is left to check, and a grid where something is
         even = bool((self.lengths == longest).all()) and bool((self.rows >= 0).all())

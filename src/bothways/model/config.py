@@ -8,7 +8,7 @@ from typing import Literal
 
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
-from bothways.visibility import Visibility, bidirectional, window
+from bothways.visibility import Visibility, bidirectional, chunked, window
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class FeedForward:
 class ModelConfig:
     """Everything the network is. It knows neither objective nor direction: visibility comes with each call.
 
-    `reach` is one letter a layer, tiled: G sees all that the visibility allows, L only `local` tokens around.
+    `reach` is one letter a layer, tiled: G sees all that the visibility allows, L only `local` tokens around, C only
+    the own chunk of `chunk` tokens. GPT-3 is "GL" (arXiv 2005.14165, section 2.1), Llama 4 "CCCG".
     """
 
     shape: Shape = field(default_factory=Shape)
@@ -74,6 +75,7 @@ class ModelConfig:
     feed_forward: FeedForward = field(default_factory=FeedForward)
     reach: str = "G"
     local: int = 128
+    chunk: int = 128
     bias: bool = False
     tied: bool = True
     dropout: float = 0.0
@@ -113,7 +115,12 @@ class ModelConfig:
     def reach_of(self, layer: int) -> Visibility:
         """What layer `layer` may reach, to be combined with the visibility of the call."""
         letter = self.reach[layer % len(self.reach)]
-        return bidirectional if letter == "G" else window(self.local, self.local)
+        return {"G": bidirectional, "L": window(self.local, self.local), "C": chunked(self.chunk)}[letter]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some layer sees less than the visibility allows."""
+        return set(self.reach) != {"G"}
 
     def _problems(self) -> Iterator[str]:
         """Every contradiction among the choices, each as a sentence that names both."""
@@ -133,10 +140,16 @@ class ModelConfig:
             if (size := getattr(shape, name)) is not None and size < 1:
                 yield f"shape.{name} is {size}, but must be at least 1 (or none, to follow from the other sizes)"
         yield from self._problems_of_scores()
-        if not self.reach or set(self.reach) - set("GL"):
-            yield f"reach is '{self.reach}', but is written with the letters G (global) and L (local)"
+        most = max(shape.layers, shape.source_layers)
+        if not self.reach or set(self.reach) - set("GLC"):
+            yield f"reach is '{self.reach}', but is written with the letters G (global), L (local) and C (chunk)"
+        elif len(self.reach) > most:
+            yield (f"reach '{self.reach}' speaks of {len(self.reach)} layers, but shape.layers is {most}: shorten "
+                   "one or add layers")
         if self.local < 1:
             yield f"local is {self.local}, but a local layer reaches at least 1 token"
+        if self.chunk < 1:
+            yield f"chunk is {self.chunk}, but a chunk has at least 1 token"
         if not 0 <= self.dropout < 1:
             yield f"dropout is {self.dropout}, but must lie in [0, 1)"
         if self.norm.epsilon <= 0:

@@ -70,9 +70,15 @@ def _pairs(config: ModelConfig, pairs: float) -> float:
 
 
 def allowed(visibility: Visibility, length: int) -> float:
-    """The share of pairs a visibility allows in one document: half of it prefix, no padding, one part, a random
-    order."""
-    return density(visibility, length, prefix=(torch.arange(length) < length // 2).long(),
+    """The share of pairs a visibility allows in one document.
+
+    Half of it is prefix, nothing is padding, all is one part, the order is random, the first token is global. Blocks
+    are one token each and stand there twice, clean and then noised, as `block-diffusion` lays them.
+    """
+    place, half = torch.arange(length), length // 2
+    return density(visibility, length, prefix=(place < half).long(),
+                   block=torch.where(place < half, 2 * place, 2 * (place - half) - 1),
+                   **{"global": (place == 0).long()},
                    valid=torch.ones(length, dtype=torch.long), part=torch.zeros(length, dtype=torch.long),
                    rank=torch.randperm(length, generator=torch.Generator().manual_seed(0)))
 

@@ -30,7 +30,7 @@ def transformers_class(config: ModelConfig) -> tuple[str | None, tuple[str, ...]
             continue
         others = tuple(_differs(path, _choice(config, path), value)
                        for path, value in fixed.items() if _choice(config, path) != value)
-        if "L" in config.reach:
+        if config.narrow:
             others += (f"reach is '{config.reach}', not all G",)
         if stack == "two towers" and config.key_heads != config.shape.heads:
             others += (f"shape.key_heads is {config.key_heads}, not {config.shape.heads}",)
@@ -68,7 +68,8 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
     shared = "" if config.key_heads == shape.heads else f" sharing {config.key_heads} of keys"
     normed = " and on queries and keys" if config.norm.query_key else ""
     lines = [
-        ("stack", f"{towers}, reach {config.reach}" + (f" (L: {config.local} tokens)" if "L" in config.reach else "")),
+        ("stack", f"{towers}, reach {config.reach}" + (f" (L: {config.local} tokens)" if "L" in config.reach else "")
+         + (f" (C: chunks of {config.chunk} tokens)" if "C" in config.reach else "")),
         ("width", f"{shape.width}, {shape.heads} heads of {config.head_size}{shared}, {config.inner} inside "
                   f"the {config.feed_forward.kind} feed-forward ({config.feed_forward.activation})"),
         ("places", config.position.kind),

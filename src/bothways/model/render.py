@@ -15,19 +15,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bothways.sparse import Global
 from bothways.visibility import (
     AllOf,
     AnyOf,
     Bidirectional,
+    BlockCausal,
     Causal,
     Fields,
     FromPart,
     IntoPart,
     IntoPrefix,
+    SameBlock,
     SameDocument,
     Valid,
     Visibility,
     Window,
+    block_of,
     window,
 )
 
@@ -176,6 +180,18 @@ def simplify(visibility: Visibility, queries: Fields, keys: Fields) -> Visibilit
             ahead = int(keys["index"].max() - queries["index"].min())
             fits = (left is None or behind <= left) and (right is None or ahead <= right)
             return True if fits else visibility
+        case SameBlock(size) | BlockCausal(size):
+            if _empty(queries, keys):
+                return True
+            looking, seen = block_of(queries, size), block_of(keys, size)
+            before = bool(seen.max() <= looking.min())
+            fits = before and (isinstance(visibility, BlockCausal) or bool(seen.min() >= looking.max()))
+            return True if fits else visibility
+        case Global():
+            looking, seen = visibility.chosen(queries), visibility.chosen(keys)
+            if bool(looking.all()) or bool(seen.all()):
+                return True
+            return visibility if bool(looking.any()) or bool(seen.any()) else False
         case AllOf(parts) | AnyOf(parts):
             decisive = isinstance(visibility, AnyOf)
             rest = [simplify(part, queries, keys) for part in _without_useless_reach(visibility, parts)]
@@ -210,12 +226,40 @@ class Span(NamedTuple):
     length: int
 
 
-def _spans(fields: Fields) -> dict[int, Span] | None:
-    """Where each document lies, or none if one is scattered."""
-    documents, lengths = torch.unique_consecutive(fields["document"], return_counts=True)
-    spans, first = {}, 0
-    for document, length in zip(documents.tolist(), lengths.tolist(), strict=True):
-        spans[document] = Span(first, length)
+def _paired(parts: frozenset[Visibility], queries: Fields, keys: Fields,
+            themselves: bool) -> tuple[list[tuple[Span, Span]], frozenset[Visibility]]:
+    """Groups of queries with the only keys they may see, and the parts of the visibility this leaves to check.
+
+    Tokens of one document look at each other only, or those of one block of it; where a group lies scattered, a
+    coarser one is taken, down to the whole row with itself.
+    """
+    dividing = [part for part in parts if isinstance(part, SameDocument | SameBlock)]
+    documents = [part for part in dividing if isinstance(part, SameDocument)]
+    for chosen in (dividing, documents):
+        spans = _spans(queries, chosen) if chosen else None
+        key_spans = spans if themselves or spans is None else _spans(keys, chosen)
+        if spans is not None and key_spans is not None:
+            return ([(span, key_spans[group]) for group, span in spans.items() if group in key_spans],
+                    parts - frozenset(chosen))
+        if dividing == documents:
+            break
+    rows = len(queries["index"]), len(keys["index"])
+    return [(Span(0, rows[0]), Span(0, rows[1]))] if all(rows) else [], parts
+
+
+def _spans(fields: Fields, dividing: Sequence[SameDocument | SameBlock]) -> dict[object, Span] | None:
+    """Where each group of tokens that `dividing` keeps apart lies, by its name, or none if one is scattered."""
+    facts = [block_of(fields, part.size) if isinstance(part, SameBlock) else fields["document"] for part in dividing]
+    if len(facts) == 1:
+        groups, lengths = torch.unique_consecutive(facts[0], return_counts=True)
+        names = groups.tolist()
+    else:
+        groups, lengths = torch.unique_consecutive(torch.stack(facts), return_counts=True, dim=1)
+        names = list(zip(*groups.tolist(), strict=True))
+    spans: dict[object, Span] = {}
+    first = 0
+    for name, length in zip(names, lengths.tolist(), strict=True):
+        spans[name] = Span(first, length)
         first += length
     return spans if len(spans) == len(lengths) else None
 
@@ -232,15 +276,8 @@ def render(visibility: Visibility, queries: Fields, keys: Fields | None, device:
     themselves = keys is None
     keys = queries if keys is None else keys
     n_queries, n_keys = len(queries["index"]), len(keys["index"])
-    # 1. pair each document's queries with its keys if none sees across, else the whole row with itself
-    parts = visibility.conjuncts()
-    spans = _spans(queries) if SameDocument() in parts else None
-    key_spans = spans if themselves or spans is None else _spans(keys)
-    if spans is not None and key_spans is not None:
-        pairs = [(span, key_spans[document]) for document, span in spans.items() if document in key_spans]
-        parts -= {SameDocument()}
-    else:
-        pairs = [(Span(0, n_queries), Span(0, n_keys))] if n_queries and n_keys else []
+    # 1. pair each document's (or block's) queries with its keys if none sees across, else the whole row with itself
+    pairs, parts = _paired(visibility.conjuncts(), queries, keys, themselves)
     left: Visibility | bool = AllOf(parts) if parts else True
     # 2. documents of like lengths share a call; rows without a partner come behind
     buckets = _buckets(pairs)

@@ -23,6 +23,7 @@ from bothways.visibility import (
     FromPart,
     IntoPart,
     Order,
+    SameBlock,
     Valid,
     Visibility,
     Window,
@@ -126,6 +127,8 @@ def _restricts(part: Visibility) -> str | None:
         return f"but only tokens of part {part.part}"
     if isinstance(part, FromPart):
         return f"if it is of part {part.part}"
+    if isinstance(part, SameBlock):
+        return "but only inside its own " + ("block" if part.size is None else f"chunk of {part.size} tokens")
     return {"SameDocument": "but only inside its own document", "Valid": "never padding"}.get(type(part).__name__)
 
 
@@ -136,7 +139,9 @@ def _sees(part: Visibility) -> str:
     if isinstance(part, AllOf):
         return sentence(part).removeprefix("a token sees ")
     return {"Causal": "itself and what stands before it", "IntoPrefix": "the prefix",
-            "SameDocument": "its own document", "Valid": "what is no padding"}.get(type(part).__name__) or (
+            "SameDocument": "its own document", "Valid": "what is no padding",
+            "BlockCausal": "its own block and those before it", "SameBlock": "its own block",
+            "Global": "what is global, and everything if it is itself"}.get(type(part).__name__) or (
         ("what comes before it in a shuffled order" if part.strict else "itself and what comes before it in a "
          "shuffled order") if isinstance(part, Order) else f"what is {part!r}")
 
@@ -144,13 +149,14 @@ def _sees(part: Visibility) -> str:
 def demo_fields(length: int) -> dict[str, torch.Tensor]:
     """Fields that make any visibility worth drawing, each (length,) int64.
 
-    The first third is the prefix, the last third part 1, the text is two documents, the order is a fixed shuffle, and
-    the last two tokens are padding.
+    The first third is the prefix, the last third part 1, the text is two documents in blocks of four tokens, the order
+    is a fixed shuffle, the first token is global, and the last two are padding.
     """
     place = torch.arange(length)
     rank = torch.from_numpy(np.random.default_rng(4).permutation(length))
     return make_fields(length, prefix=(place < max(1, length // 3)).long(), rank=rank,
-                       part=(place >= length - length // 3).long(),
+                       part=(place >= length - length // 3).long(), block=place // 4,
+                       **{"global": (place == 0).long()},
                        document=(place >= (length + 1) // 2).long(), valid=(place < max(1, length - 2)).long())
 
 
