@@ -154,3 +154,15 @@ def test_diffusion_is_tuned_on_the_exact_k_bound():
         assert ask.count == 4 and ask.weights.tolist() == pytest.approx([4 / len(ask.targets)] * len(ask.targets))
         seen.add(len(ask.targets))
     assert seen == {1, 2, 3, 4}
+
+
+def test_the_rate_is_chosen_on_training_texts_alone_and_the_best_one_wins():
+    trained, rows = small("masked", sharp=1.0), labelled(160)
+    chosen = classify.searched(trained, rows, replace(QUICK, steps=120), (1e-7, 2e-3))
+    assert chosen.learning_rate == 2e-3
+    assert chosen.head_rate == pytest.approx(QUICK.head_rate)
+    assert classify.searched(trained, rows, QUICK, ()) == QUICK
+    tied = classify.searched(trained, rows, QUICK, (1e-9, 2e-9))
+    assert tied.learning_rate == 1e-9
+    score, _ = classify.classification(trained, rows, labelled(60, 1), QUICK, rates=(1e-7, 2e-3))
+    assert score.details["learning rate"] in (1e-7, 2e-3)

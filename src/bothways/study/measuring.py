@@ -172,7 +172,7 @@ def tags(trained: Trained, desk: Desk) -> Rows:
 
 
 def tuned(trained: Trained, desk: Desk) -> Rows:
-    """Fine-tuning on labelled texts: every contender with the same texts, head, steps and learning rates."""
+    """Fine-tuning on labelled texts: every contender with the same texts, head, steps and choice of learning rates."""
     from bothways.tasks.classify import classification
 
     questions = desk.questions
