@@ -16,13 +16,14 @@ import torch
 from bothways.batch import Example, Key, Vocabulary, Window, pack
 from bothways.model import LanguageModel, ModelConfig, Position, Shape
 from bothways.objectives import make
-from bothways.visibility import bidirectional
 
 PLAIN = Vocabulary.plain(80)
 ONE = ["next-token", "masked", "masked-next", "diffusion", "next-token + masked-next", "0.5 next-token then 0.5 masked",
        "prefix", "ul2(roll=true)", "glm", "glm(levels=('token',), places=one, rate=0.4)", "fim", "permuted(k=3)",
        "permuted(k=1, ordered_context=true)"]
-TWO = ["span-corruption(rate=0.3)", "denoising", "ul2(towers=2)"]
+TWO = ["span-corruption(rate=0.3)", "denoising", "ul2(towers=2)", "denoising(noises='rotation, deletion')",
+       "text-to-text(rate=0.3)", "text-to-text(form=drop-tokens, rate=0.4)", "text-to-text(form=deshuffling)",
+       "text-to-text(form=prefix)"]
 STACKS = {
     "rotary": {}, "learned": {"position": Position("learned", length=64)},
     "relative": {"position": Position("relative")}, "near and far layers": {"reach": "LG", "local": 2},
