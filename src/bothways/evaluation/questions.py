@@ -47,10 +47,13 @@ class Way:
 
 
 def ways(trained: Trained, off_mode: bool = True) -> list[Way]:
-    """Every way `trained` can be called: its own modes first, then (one tower only) the direction it never saw."""
+    """Every way `trained` can be called: its own modes first, then (one tower only) the direction it never saw.
+
+    A trunk that never learnt to name tokens, since a companion answers for it, has no other direction either.
+    """
     objective = trained.objective
     found = [_own(objective, mode) for mode in objective.modes]
-    if objective.stack == "two towers" or not off_mode:
+    if objective.stack == "two towers" or not off_mode or objective.modes[0].head != "tokens":
         return found
     kinds = {way.kind for way in found}
     mask_token, predicts = objective.vocabulary.mask, objective.modes[0].predicts

@@ -41,13 +41,15 @@ class Mode:
     """One way a network trained by an objective may be called.
 
     `predicts` says what the state at place k speaks of: the token `here` (k) or the `next` one (k + 1).
-    `likelihood` names the estimator that scoring in this mode gives: "exact", "bound" or "pseudo".
+    `likelihood` names the estimator that scoring in this mode gives: "exact", "bound" or "pseudo". `head` is what reads
+    the state: the trunk's own "tokens", or a companion that answers in the trunk's stead.
     """
 
     name: str
     visibility: Visibility
     predicts: Literal["here", "next"]
     likelihood: Literal["exact", "bound", "pseudo"]
+    head: str = "tokens"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Profile:
 
     `inputs` and `source_inputs` are the tokens each tower reads per raw token, `asked` the share of the raw
     tokens whose logits are computed. A mixture lists its members' (share, profile) in `mixed`, and the other
-    numbers are then averages over them.
+    numbers are then averages over them. `companions` lists what runs beside the trunk, each with the tokens it reads
+    and the states it answers for per raw token.
     """
 
     visibility: Visibility
@@ -64,6 +67,7 @@ class Profile:
     asked: float = 1.0
     source_inputs: float = 0.0
     mixed: tuple[tuple[float, Profile], ...] = ()
+    companions: tuple[tuple[Companion, float, float], ...] = ()
 
 
 class Objective(ABC):

@@ -103,7 +103,9 @@ class Mixture(Objective):
             return sum(part * float(getattr(profile, number)) for part, profile in mixed)
         if len(mixed) == 1:
             return mixed[0][1]
-        return Profile(self._commonest(mixed), mean("inputs"), mean("asked"), mean("source_inputs"), mixed)
+        beside = tuple((one, part * read, part * asked) for part, profile in mixed
+                       for one, read, asked in profile.companions)
+        return Profile(self._commonest(mixed), mean("inputs"), mean("asked"), mean("source_inputs"), mixed, beside)
 
     def chosen(self, key: Key) -> int:
         """Which member this window goes to."""
