@@ -167,6 +167,27 @@ def peer(case: str, attention: str, precision: str, which: str = "") -> Contende
     return Contender(f"transformers {name}, {attention}, {precision}", f"peer {name}", precision, step)
 
 
+def products(case: str, precision: str) -> Contender:
+    """The matrix products of the peer block's step and nothing else: nobody who calls the library's can be faster."""
+    dtype = getattr(torch, precision)
+    n, m = BATCH * LENGTH, BATCH * TARGET
+    block = [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (INNER, WIDTH), (WIDTH, INNER)]
+    asked = {"masked": int(ASKED * n), "causal": n, "encoder-decoder": m}[case]
+    sizes = [(n, *one) for one in block] * LAYERS + [(asked, VOCABULARY, WIDTH)]
+    if case == "encoder-decoder":
+        across = [(m, WIDTH, WIDTH), (n, 2 * WIDTH, WIDTH), (m, WIDTH, WIDTH)]
+        sizes += ([(m, *one) for one in block] + across) * LAYERS
+    made = [tuple(torch.randn(size).to(dtype) for size in ((rows, inner), (outer, inner), (rows, outer)))
+            for rows, outer, inner in sizes]
+
+    def step() -> None:
+        for states, weight, grad in made:
+            torch.mm(states, weight.t())
+            torch.mm(grad, weight)
+            torch.mm(grad.t(), states)
+    return Contender("the matrix products alone", "products", precision, step)
+
+
 # ---------------------------------------------------------------- the run
 
 def contenders(case: str, fewer: bool) -> list[Contender]:
@@ -180,7 +201,7 @@ def contenders(case: str, fewer: bool) -> list[Contender]:
     if case == "encoder-decoder":
         result += [ours(case, "t5", precision) for precision in precisions]
         result += [peer(case, "eager", precision, "T5") for precision in ("float32", "autocast", "bfloat16")]
-    return result
+    return result + [products(case, precision) for precision in precisions]
 
 
 def best(seconds: dict[str, list[float]], group: list[Contender]) -> Contender:
@@ -208,6 +229,12 @@ def report(case: str, group: list[Contender], seconds: dict[str, list[float]], t
                 value = peers.ratio(seconds[key(other)], seconds[key(mine)])
                 rows.append((key(mine), key(other), value))
                 ratios[f"{key(mine)} / {key(other)}"] = value
+    for bound in (c for c in group if c.side == "products"):
+        theirs = [c for c in group if c.side.startswith("peer") and c.side != "peer T5"
+                  and (c.precision == "float32") == (bound.precision == "float32")]
+        value = peers.ratio(seconds[key(best(seconds, theirs))], seconds[key(bound)])
+        rows.append((key(bound), key(best(seconds, theirs)), value))
+        ratios[f"{key(bound)} / {key(best(seconds, theirs))}"] = value
     print(*peers.table(rows, ("ours", "their best", "times as fast")), sep="\n")
     return {"case": case, "tokens_per_step": tokens, "tokens_per_second": rates, "ratios": ratios, "seconds": seconds}
 
