@@ -170,7 +170,8 @@ def test_beams_are_kept_repeated_and_reordered():
 
 
 @pytest.mark.parametrize("visibility", [bidirectional, window(2, 2), causal | window(0, 1), valid, chunked(6),
-                                        same_block, causal | global_tokens(3), window(0) | random_links(3), block_causal(6)],
+                                        same_block, causal | global_tokens(3), window(0) | random_links(3),
+                                        block_causal(6)],
                          ids=repr)
 def test_a_cache_is_refused_where_an_earlier_token_could_see_a_later_one(visibility):
     network = build(CONFIGS["llama"])

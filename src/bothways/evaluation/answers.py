@@ -6,6 +6,7 @@ the answers come back Example by Example in the order given, so nothing above th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -107,7 +108,7 @@ def packed(examples: Sequence[Example], places: Sequence[int], device: torch.dev
 def _read(trained: Trained, examples: Sequence[Example], tokens: int,
           reader: Callable[[Tensor, Tensor], Tensor], width: int) -> list[np.ndarray]:
     """Call the network on packed rows and give `reader(logits, targets)` back Example by Example, (T, width) each."""
-    network = trained.network
+    network, logits_of = trained.network, functools.partial(trained.objective.logits, trained.network)
     device = next(network.parameters()).device
     results: list[np.ndarray] = [np.zeros((0, width), dtype=np.float32)] * len(examples)
     # 1. one Ask each, of one name, so that a packed row has exactly one Ask in the order of its Examples
@@ -123,7 +124,7 @@ def _read(trained: Trained, examples: Sequence[Example], tokens: int,
             states = network(row).states[ask.where]
             # 3. logits piece by piece, in float32 whatever the network computes in
             step = max(1, LOGITS // network.config.shape.vocabulary)
-            pieces = [reader(network.logits(states[start:start + step], ask.head).float(),
+            pieces = [reader(logits_of(states[start:start + step], ask.head).float(),
                              ask.targets[start:start + step]).cpu() for start in range(0, len(ask.where), step)]
             answered = torch.cat(pieces).numpy()
             # 4. cut the row back into its Examples

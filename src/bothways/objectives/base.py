@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,19 @@ class Objective(ABC):
 
     def loss(self, network: Network, output: Output, example: Example, z_loss: float = 0.0) -> list[Part]:
         """The named parts of the loss of one packed Example; none where nothing is asked."""
-        return cross_entropy(network.logits, output.states, example, z_loss)
+        return cross_entropy(functools.partial(self.logits, network), output.states, example, z_loss)
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Ids that are no token of any text, and have no probability: -inf in the loss, in scores and in decoding."""
+        return ()
+
+    def logits(self, network: Network, states: Tensor, head: str = "tokens") -> Tensor:
+        """The network's logits (T, V) of states (T, D), without the ids that `never` come."""
+        found = network.logits(states, head)
+        if head != "tokens" or not self.never:
+            return found
+        return found.index_fill(-1, torch.tensor(self.never, device=found.device), float("-inf"))
 
     def describe(self) -> dict[str, object]:
         """Name and options, as stored in a run: `make(describe(), vocabulary)` gives this objective back."""

@@ -128,6 +128,11 @@ class Mixture(Objective):
         return any(member.objective.counts_in_spans for member in self.members)
 
     @property
+    def never(self) -> tuple[int, ...]:
+        """What one member forbids: no member asks for it, so all may be scored without it."""
+        return tuple(dict.fromkeys(token for member in self.members for token in member.objective.never))
+
+    @property
     def companions(self) -> tuple[Companion, ...]:
         """Everything the members need; two that agree in all share one."""
         return tuple(dict.fromkeys(one for member in self.members for one in member.objective.companions))
