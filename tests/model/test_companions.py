@@ -11,7 +11,7 @@ import torch
 
 from bothways.batch import Companion, Example, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
-from bothways.families import settings
+from bothways.families import fitting, obstacle, settings
 from bothways.model import LanguageModel, ModelConfig, Shape
 from bothways.model.cost import parameters
 from bothways.objectives.base import Mode, Objective, Profile, ask, example
@@ -72,6 +72,35 @@ def test_a_companion_is_counted_and_survives_the_folder() -> None:
     trunk = dataclasses.replace(config, companions=())
     assert parameters(config)["total"] - parameters(trunk)["total"] == 16 * 16 + 16 + 3 * 16 + 3
     assert settings.from_data(settings.to_data(config), "here") == config
+
+
+def test_a_field_has_an_embedding_of_its_own() -> None:
+    """What it adds is the row of each token's value; a text without the field has its value 0 everywhere."""
+    torch.manual_seed(0)
+    network = LanguageModel(ModelConfig(SMALL, companions=(Companion("segment", "embedding", 2),))).eval()
+    table = network.companions["segment"].weight
+    ids = np.array([1, 50, 51, 52])
+    halves = example(ids, bidirectional, segment=np.array([0, 0, 1, 1]))
+    with torch.no_grad():
+        table.normal_()
+        without = LanguageModel.__dict__["_embed"](network, halves) - network.embedding(halves.inputs)
+        assert torch.allclose(without, table[[0, 0, 1, 1]], atol=1e-6)
+        plain, zeros = (network(one).states for one in (example(ids, bidirectional),
+                                                        example(ids, bidirectional, segment=np.zeros(4))))
+        assert torch.equal(plain, zeros) and not torch.allclose(plain, network(halves).states, atol=1e-3)
+    with pytest.raises(BothwaysError, match="the field 'segment' holds 2, but this network has learned its values 0"):
+        network(example(ids, bidirectional, segment=np.array([0, 0, 1, 2])))
+    with pytest.raises(BothwaysError, match="needs at least 1"):
+        LanguageModel(ModelConfig(SMALL, companions=(Companion("segment", "embedding"),)))
+
+
+def test_no_published_class_holds_companions() -> None:
+    """Neither a head nor a field's embedding has a place there, so the folder is written with our own names."""
+    for companion in (Companion("parity", "classes", 2), Companion("segment", "embedding", 2)):
+        config = ModelConfig(SMALL, companions=(companion,))
+        assert fitting(dataclasses.replace(config, companions=()), NextToken(PLAIN)) is not None
+        assert fitting(config, NextToken(PLAIN)) is None
+        assert f"no weights for {companion.name}" in str(obstacle(config, NextToken(PLAIN)))
 
 
 def test_a_mixture_needs_what_its_members_need() -> None:

@@ -31,6 +31,8 @@ class Llama(Family):
     def obstacle(self, config: ModelConfig) -> str | None:
         shape, norm = config.shape, config.norm
         return in_the_way(
+            (bool(config.companions), "this class has no weights for "
+             + " and ".join(one.name for one in config.companions) + ", which the objective trains beside the trunk"),
             (config.stack == "two towers", f"shape.source_layers {shape.source_layers} makes two towers"),
             (config.position.kind != "rotary", f"position.kind is '{config.position.kind}', not 'rotary'"),
             (config.position.span > 0, f"position.span is {config.position.span}, and this class has no second place"),

@@ -35,6 +35,8 @@ class T5(Family):
     def obstacle(self, config: ModelConfig) -> str | None:
         feed = (config.feed_forward.kind, config.feed_forward.activation)
         return in_the_way(
+            (bool(config.companions), "this class has no weights for "
+             + " and ".join(one.name for one in config.companions) + ", which the objective trains beside the trunk"),
             (config.stack == "one tower", "shape.source_layers is 0, which makes one tower"),
             (config.position.kind != "relative", f"position.kind is '{config.position.kind}', not 'relative'"),
             (config.norm.kind != "rms", f"norm.kind is '{config.norm.kind}', not 'rms'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
 from bothways.model.config import ModelConfig
+from bothways.model.generator import Delta, Generator
+from bothways.visibility import Fields
 
 
 class Classes(nn.Module):
@@ -27,17 +30,49 @@ class Classes(nn.Module):
         return self.classes(torch.tanh(self.dense(states)))  # type: ignore[no-any-return]
 
 
-KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {"classes": Classes}
-"""What builds each kind."""
+class FieldEmbedding(nn.Module):
+    """A learned vector for each value of the field it is named after, added to the embedding of every tower's tokens.
+
+    BERT's segments (arXiv 1810.04805, figure 2). Tokens without the field have its value 0.
+    """
+
+    def __init__(self, companion: Companion, config: ModelConfig) -> None:
+        super().__init__()
+        if companion.size < 1:
+            raise BothwaysError(f"the embedding of the field '{companion.name}' has {companion.size} values, but needs "
+                                "at least 1")
+        self.field = companion.name
+        self.weight = nn.Parameter(torch.empty(companion.size, config.shape.width))
+
+    def forward(self, embedded: Tensor, fields: Fields) -> Tensor:
+        """Embedded tokens (N, D) and their fields, (N,) each on the CPU, to (N, D)."""
+        values = fields.get(self.field)
+        if values is None:
+            return embedded + self.weight[0]
+        if len(values) and int(values.max()) >= len(self.weight):
+            raise BothwaysError(f"the field '{self.field}' holds {int(values.max())}, but this network has learned its "
+                                f"values 0 to {len(self.weight) - 1}")
+        return embedded + nn.functional.embedding(values.to(self.weight.device), self.weight)
+
+
+KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {
+    "generator": Generator, "separate generator": functools.partial(Generator, own=True), "delta": Delta,
+    "classes": Classes, "embedding": FieldEmbedding}
+"""What builds each kind. A module's `initialise`, if it has one, runs behind the network's."""
+
+
+def build(companion: Companion, config: ModelConfig) -> nn.Module:
+    """One companion beside a trunk of this config."""
+    if companion.kind not in KINDS:
+        raise BothwaysError(f"companions: unknown kind '{companion.kind}' {nearest(companion.kind, KINDS)}")
+    return KINDS[companion.kind](companion, config)
 
 
 def build_companions(config: ModelConfig) -> nn.ModuleDict:
     """The companions a config names, by name."""
     built = nn.ModuleDict()
     for companion in config.companions:
-        if companion.kind not in KINDS:
-            raise BothwaysError(f"companions: unknown kind '{companion.kind}' {nearest(companion.kind, KINDS)}")
         if companion.name == "tokens" or companion.name in built:
             raise BothwaysError(f"companions: the name '{companion.name}' is taken: choose another one")
-        built[companion.name] = KINDS[companion.kind](companion, config)
+        built[companion.name] = build(companion, config)
     return built

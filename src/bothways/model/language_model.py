@@ -14,9 +14,10 @@ from bothways.batch import Example
 from bothways.errors import BothwaysError, nearest
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
-from bothways.model.companions import build_companions
+from bothways.model.companions import FieldEmbedding, build_companions
 from bothways.model.config import ModelConfig
 from bothways.model.feed_forward import GatedFeedForward
+from bothways.model.generator import Delta, Generator
 from bothways.model.mixer import CrossAttention, SelfAttention
 from bothways.model.render import Plan, Planner
 from bothways.model.tower import Block, Tower
@@ -65,11 +66,16 @@ class LanguageModel(nn.Module):
             hidden: also return the states of every layer.
             only_asked: let the last layer answer only where an Ask of the example points; other states are zeros. What
                 is asked and its gradients stay the same; a masked objective saves most of a layer.
+        An example whose Asks are all for one companion that reads for itself (a generator) is read by that one.
+
         Raises:
             BothwaysError: the example does not fit the stack (a source for one tower, or none for two), or a cache
                 is given where an earlier token could see a later one.
         """
         rows = _asked(example) if only_asked and cache is None and not hidden else None
+        reader = self._reader(example)
+        if reader is not None:
+            return Output(reader(example, self._plain, rows))
         # 1. the other tower
         source, across = None, None
         if self.source_tower is not None:
@@ -79,7 +85,7 @@ class LanguageModel(nn.Module):
                                 "set shape.source_layers above 0 or choose an objective for one tower")
         # 2. the tower that predicts
         planner = Planner(example.fields, None, example.inputs.device) if cache is None else cache.begin(example)
-        states, layers = self.tower(self._embed(example.inputs), example.fields, example.visibility, planner, cache,
+        states, layers = self.tower(self._embed(example), example.fields, example.visibility, planner, cache,
                                     across, rows)
         if cache is not None:
             cache.finish()
@@ -90,7 +96,7 @@ class LanguageModel(nn.Module):
     def encode(self, source: Example, hidden: bool = False) -> Output:
         """States of a source alone, by the tower that reads it (or by the only one)."""
         tower = self.tower if self.source_tower is None else self.source_tower
-        states, layers = tower(self._embed(source.inputs), source.fields, source.visibility,
+        states, layers = tower(self._embed(source), source.fields, source.visibility,
                                Planner(source.fields, None, source.inputs.device))
         return Output(states, None, tuple(layers) if hidden else None)
 
@@ -99,7 +105,10 @@ class LanguageModel(nn.Module):
         if head != "tokens":
             if head not in self.companions:
                 raise BothwaysError(f"this network has no head '{head}' {nearest(head, ['tokens', *self.companions])}")
-            return cast(Tensor, self.companions[head](states))
+            companion = self.companions[head]
+            if isinstance(companion, Generator):
+                return companion.logits(states, self.embedding.weight)
+            return cast(Tensor, companion(states))
         return F.linear(states, self.embedding.weight if self.head is None else self.head.weight)
 
     def cache(self, sequences: int, capacity: int) -> Cache:
@@ -124,10 +133,36 @@ class LanguageModel(nn.Module):
             else:
                 writes = name.endswith(("out.weight", "down.weight"))
                 weight.normal_(0.0, 0.02 / (math.sqrt(2 * depth) if writes else 1.0))
+        for companion in self.companions.values():
+            if hasattr(companion, "initialise"):
+                companion.initialise()
 
-    def _embed(self, inputs: Tensor) -> Tensor:
-        embedded = self.embedding(inputs)
+    def _embed(self, example: Example) -> Tensor:
+        """Tokens as vectors, with those of the fields that have an embedding of their own: (N, D)."""
+        embedded = self._looked_up(example.inputs)
+        if self.config.embedding_scale is not None:
+            embedded = embedded * self.config.embedding_scale
+        for companion in self.companions.values():
+            if isinstance(companion, FieldEmbedding):
+                embedded = companion(embedded, example.fields)
+        return embedded
+
+    def _looked_up(self, inputs: Tensor) -> Tensor:
+        """The trunk's own vector for each token: (N,) ids to (N, D)."""
+        delta = next((one for one in self.companions.values() if isinstance(one, Delta)), None)
+        return cast(Tensor, self.embedding(inputs) if delta is None else delta(inputs, self.embedding.weight))
+
+    def _plain(self, inputs: Tensor) -> Tensor:
+        """What a companion reads that shares the trunk's embedding: (N,) ids to (N, D)."""
+        embedded = cast(Tensor, self.embedding(inputs))
         return embedded if self.config.embedding_scale is None else embedded * self.config.embedding_scale
+
+    def _reader(self, example: Example) -> Generator | None:
+        """The companion that reads in the trunk's stead, if all Asks are for it."""
+        heads = {ask.head for ask in example.asks}
+        name = heads.pop() if len(heads) == 1 else "tokens"
+        one = self.companions[name] if name in self.companions else None
+        return one if isinstance(one, Generator) else None
 
     def _across(self, example: Example, cache: Cache | None, rows: Tensor | None
                 ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]]]:
