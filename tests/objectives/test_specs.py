@@ -25,7 +25,7 @@ PLAIN = Vocabulary.plain(100)
     ({"name": "masked-next", "rate": [0.3, 0.15]}, {"name": "masked-next", "rate": (0.3, 0.15), "whole_words": False}),
     ({"name": "span-corruption(rate=0.5)", "mean_span": 8},
      {"name": "span-corruption", "rate": 0.5, "mean_span": 8, "roll": False}),
-    ("diffusion()", {"name": "diffusion", "smallest_time": 0.001}),
+    ("diffusion()", {"name": "diffusion", "smallest_time": 0.001, "schedule": "linear", "subs": False, "cut": 0.0}),
 ])
 def test_a_spec_and_its_description(spec, described):
     assert make(spec, PLAIN).describe() == described
@@ -64,7 +64,8 @@ def test_every_objective_says_what_it_is_and_where_it_comes_from(name):
     ("masked(rate=)", "cannot read the options"),
     ("masked(rate=0.3", "cannot read the objective"),
     ("span-corruption(mean_span=0.5)", "mean_span is 0.5, but must be a number of at least 1"),
-    ("diffusion(smallest_time=0)", "smallest_time is 0"),
+    ("diffusion(smallest_time=0)", "smallest_time is 0"), ("diffusion(schedule=cosin)", "did you mean 'cosine'"),
+    ("diffusion(subs=1)", "subs is 1"), ("diffusion(cut=1)", "cut is 1"), ("diffusion(cut=-0.1)", "cut is -0.1"),
     ("", "an objective is a name"),
     (3, "an objective is a name"),
     ({"rate": 0.3}, "a mapping with a name"),

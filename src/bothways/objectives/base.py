@@ -26,12 +26,16 @@ class Output(Protocol):
     def states(self) -> Tensor: ...
 
 
-class Network(Protocol):
+class Heads(Protocol):
+    """What scoring needs of a network: its heads."""
+
+    def logits(self, states: Tensor, head: str = "tokens") -> Tensor: ...
+
+
+class Network(Heads, Protocol):
     """What a loss needs of a network: a call, its heads, and the companions the objective declared, by name."""
 
     def __call__(self, example: Example, *, only_asked: bool = False) -> Output: ...
-
-    def logits(self, states: Tensor, head: str = "tokens") -> Tensor: ...
 
     @property
     def companions(self) -> Mapping[str, Any]: ...
@@ -178,7 +182,7 @@ class Objective(ABC):
         """Ids that are no token of any text, and have no probability: -inf in the loss, in scores and in decoding."""
         return ()
 
-    def logits(self, network: Network, states: Tensor, head: str = "tokens") -> Tensor:
+    def logits(self, network: Heads, states: Tensor, head: str = "tokens") -> Tensor:
         """The network's logits (T, V) of states (T, D), without the ids that `never` come."""
         found = network.logits(states, head)
         if head != "tokens" or not self.never:

@@ -2,7 +2,7 @@
 
 With alpha(t) the chance that a token is still there, the continuous-time bound weighs the hidden tokens by
 w(t) = -alpha'(t) / (1 - alpha(t))  (MDLM, arXiv 2406.07524, eq. 10). A schedule moves time, not the bound: with
-s = 1 - alpha(t) it is the integral of (1/s) * loss(s) over s in (0, 1] whatever the path, and only its variance differs.
+s = 1 - alpha(t) it is the integral of (1/s) * loss(s) over s in (0, 1] whatever the path; only its variance differs.
 """
 
 from __future__ import annotations
