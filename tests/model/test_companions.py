@@ -100,7 +100,7 @@ def test_no_published_class_holds_companions() -> None:
         config = ModelConfig(SMALL, companions=(companion,))
         assert fitting(dataclasses.replace(config, companions=()), NextToken(PLAIN)) is not None
         assert fitting(config, NextToken(PLAIN)) is None
-        assert f"no weights for {companion.name}" in str(obstacle(config, NextToken(PLAIN)))
+        assert companion.name in str(obstacle(config, NextToken(PLAIN)))
 
 
 def test_a_mixture_needs_what_its_members_need() -> None:
