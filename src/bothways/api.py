@@ -338,9 +338,8 @@ def description(config: ModelConfig, objective: Objective, window: int = 128) ->
         speaks = "of the token there" if mode.predicts == "here" else "of the token after it"
         lines.append(f"mode          {mode.name}: {mode.visibility!r}; a state speaks {speaks}; "
                      f"likelihood {mode.likelihood}")
-    # 2. the network; which class reads it depends on the objective too, so the families say it
-    lines += [line for line in model.describe(config, objective.profile, window).splitlines()
-              if not line.startswith("transformers")]
+    # 2. the network, and which class of `transformers` reads it; that depends on the objective too
+    lines += model.describe(config, objective.profile, window).splitlines()
     lines.append(f"transformers  {fits.architecture if fits is not None else f'no class: {reason}'}")
     return "\n".join(lines)
 

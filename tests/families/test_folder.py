@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bothways import objectives
+from bothways.batch import Companion
 from bothways.errors import BothwaysError
 from bothways.families import folder as folders
 from bothways.families import settings
@@ -197,14 +198,15 @@ def test_an_objective_for_another_stack_is_refused(folder: Path) -> None:
             Position("relative", 300.0, 5, 8, 50),
             Norm("layer", "after", 1e-3),
             FeedForward("plain", "relu"),
-            "LG",
-            3,
-            True,
-            False,
-            0.1,
-            1.0,
-            2.0,
-            None,
+            reach="LGC",
+            local=3,
+            chunk=5,
+            bias=True,
+            tied=False,
+            dropout=0.1,
+            scale=1.0,
+            embedding_scale=2.0,
+            companions=(Companion("order", "classes", 2),),
         ),
     ],
 )

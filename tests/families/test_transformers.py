@@ -10,6 +10,7 @@ import torch
 
 import bothways
 from bothways import families, objectives
+from bothways.batch import Companion
 from bothways.families.folder import Trained, load, save
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
 from bothways.text.tokenizer import Tokenizer
@@ -269,6 +270,8 @@ def test_the_tokenizer_is_theirs(tmp_path: Path) -> None:
         (ModelConfig(Shape(V, 32, 2, 0, 4), reach="LG"), "next-token", "reach is 'LG'"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), bias=True), "masked", "bias is true"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), norm=Norm(query_key=True)), "masked", "norm.query_key is true"),
+        (ModelConfig(Shape(V, 32, 2, 0, 4)), "prefix", "into the prefix"),
+        (ModelConfig(Shape(V, 32, 2, 0, 4), companions=(Companion("order", "classes", 2),)), "masked", "'order' beside"),
         (ModelConfig(Shape(V, 32, 2, 2, 4)), "denoising", "position.kind is 'rotary', not 'relative'"),
     ],
 )
