@@ -271,7 +271,8 @@ def test_the_tokenizer_is_theirs(tmp_path: Path) -> None:
         (ModelConfig(Shape(V, 32, 2, 0, 4), bias=True), "masked", "bias is true"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), norm=Norm(query_key=True)), "masked", "norm.query_key is true"),
         (ModelConfig(Shape(V, 32, 2, 0, 4)), "prefix", "into the prefix"),
-        (ModelConfig(Shape(V, 32, 2, 0, 4), companions=(Companion("order", "classes", 2),)), "masked", "'order' beside"),
+        (ModelConfig(Shape(V, 32, 2, 0, 4), companions=(Companion("order", "classes", 2),)), "masked",
+         "'order' beside"),
         (ModelConfig(Shape(V, 32, 2, 2, 4)), "denoising", "position.kind is 'rotary', not 'relative'"),
     ],
 )
