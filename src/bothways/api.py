@@ -25,7 +25,7 @@ from bothways.errors import BothwaysError, nearest
 from bothways.families import folder as folders
 from bothways.families.trained import Trained
 from bothways.model import ModelConfig
-from bothways.objectives.base import Mode, Objective, example, reading
+from bothways.objectives.base import Mode, Objective, ask, example, reading
 from bothways.text.tokenizer import Tokenizer
 from bothways.visibility import Visibility, bidirectional
 
@@ -133,10 +133,11 @@ class Model:
         examples = [reading(row, sees, prefix=False) if other is None else
                     example(row, sees, source=example(other, bidirectional), cross=bidirectional)
                     for row, other in zip(rows, sources, strict=True)]
-        # 2. one pass
+        # 2. one pass, by whoever names tokens
         (packed,) = pack(examples)
-        network = self.trained.network
-        return network.logits(network(packed.to(self.device)).states).unflatten(0, (len(rows), -1))
+        network, head = self.trained.network, self.objective.modes[0].head
+        packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
+        return network.logits(network(packed.to(self.device)).states, head).unflatten(0, (len(rows), -1))
 
     # --- writing ---
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(options: Options) -> int:
 
     # 1. the network
     objective = make(options.objective, plain_vocabulary(options.vocabulary))
-    config = network(options, objective.stack)
+    config = replace(network(options, objective.stack), companions=objective.companions)
     parameters = cost.parameters(config)
     training = cost.flops(config, objective.profile, options.window)
     reading = cost.flops(config, objective.profile, options.window, training=False)

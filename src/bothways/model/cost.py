@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import torch
 
+from bothways.batch import Companion
+from bothways.model.companions import build
 from bothways.model.config import ModelConfig
+from bothways.model.generator import Generator
 from bothways.model.language_model import LanguageModel
 from bothways.objectives.base import Profile
 from bothways.visibility import Visibility, bidirectional, density
@@ -34,6 +37,9 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
         total += config.shape.layers * (2.0 * tokens * asking + 2.0 * told * telling + _pairs(config, tokens * told))
     # 3. the head, where something is asked
     total += 2.0 * config.shape.width * config.shape.vocabulary * profile.asked * length
+    # 4. what runs beside the trunk
+    for companion, read, asked in profile.companions:
+        total += _beside(config, companion, profile.visibility, round(read * length), asked * length, as_run)
     return total * (3 if training else 1) / length
 
 
@@ -64,6 +70,18 @@ def _tower(config: ModelConfig, tokens: int, layers: int, visibility: Visibility
     return total
 
 
+def _beside(config: ModelConfig, companion: Companion, visibility: Visibility, tokens: int, asked: float,
+            as_run: bool) -> float:
+    """Forward operations of a companion that reads `tokens` tokens and answers for `asked` states."""
+    with torch.device("meta"):
+        built = build(companion, config)
+    if isinstance(built, Generator):
+        entry, answer = built.products()
+        return _tower(built.config, tokens, built.config.shape.layers, visibility, as_run) + 2.0 * (
+            tokens * entry + asked * answer)
+    return 2.0 * asked * sum(weight.numel() for weight in built.parameters() if weight.dim() == 2)
+
+
 def _pairs(config: ModelConfig, pairs: float) -> float:
     """Scores and the values they weigh, for so many pairs of tokens."""
     return 4.0 * pairs * config.shape.heads * config.head_size
@@ -92,5 +110,6 @@ def parameters(network: ModelConfig | LanguageModel) -> dict[str, int]:
     sizes = {name: weight.numel() for name, weight in network.named_parameters()}
     total = sum(sizes.values())
     tables = sum(size for name, size in sizes.items()
-                 if name in ("embedding.weight", "head.weight") or name.endswith("position.weight"))
+                 if name in ("embedding.weight", "head.weight")
+                 or name.endswith(("position.weight", ".table.weight", ".delta.weight")))
     return {"total": total, "non_embedding": total - tables, "active": total}

@@ -160,9 +160,8 @@ class LanguageModel(nn.Module):
     def _reader(self, example: Example) -> Generator | None:
         """The companion that reads in the trunk's stead, if all Asks are for it."""
         heads = {ask.head for ask in example.asks}
-        name = heads.pop() if len(heads) == 1 else "tokens"
-        one = self.companions[name] if name in self.companions else None
-        return one if isinstance(one, Generator) else None
+        readers = (one for name, one in self.companions.items() if isinstance(one, Generator) and heads == {name})
+        return next(readers, None)
 
     def _across(self, example: Example, cache: Cache | None, rows: Tensor | None
                 ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]]]:

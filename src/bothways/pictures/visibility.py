@@ -94,10 +94,11 @@ def of_example(example: Example, pieces: Pieces, title: str | None = None,
     With the objective it is known whether a state speaks of its own place, and so whether what stands there, be it
     a random token or the right one, stands in for the answer.
     """
-    own = _side("target" if example.source is not None else "token", example, pieces)
-    if objective is not None and any(mode.predicts == "here" and mode.visibility in (example.visibility, bidirectional)
-                                     for mode in objective.modes):
-        own = replace(own, hidden=own.hidden | own.asked.keys())
+    classes = () if objective is None else tuple(one.name for one in objective.companions if one.kind == "classes")
+    own = _side("target" if example.source is not None else "token", example, pieces, classes)
+    here = {mode.head for mode in (() if objective is None else objective.modes)
+            if mode.predicts == "here" and mode.visibility in (example.visibility, bidirectional)}
+    own = replace(own, hidden=own.hidden.union(*(ask.where.tolist() for ask in example.asks if ask.head in here)))
     seen = {(0, 0): grid(example.visibility, example.fields).numpy()}
     if example.source is None or example.cross is None:
         return Picture(title or repr(example.visibility), (own,), seen, (sentence(example.visibility),))
@@ -165,13 +166,14 @@ def label(piece: str) -> str:
     return piece.strip() or "␣"
 
 
-def _side(name: str, example: Example, pieces: Pieces) -> Side:
-    """Labels, document numbers and Asks of one tower's tokens."""
+def _side(name: str, example: Example, pieces: Pieces, classes: Sequence[str] = ()) -> Side:
+    """Labels, document numbers and Asks of one tower's tokens; heads for classes are asked for numbers, by name."""
     labels = tuple(map(label, pieces(example.inputs.tolist())))
     asked: dict[int, tuple[Asked, ...]] = {}
     for ask in example.asks:
         weights = [1.0] * len(ask.targets) if ask.weights is None else ask.weights.tolist()
-        tokens = map(label, pieces(ask.targets.tolist())) if ask.head == "tokens" else map(str, ask.targets.tolist())
+        targets = ask.targets.tolist()
+        tokens = [f"{ask.head}={target}" for target in targets] if ask.head in classes else map(label, pieces(targets))
         for place, token, weight in zip(ask.where.tolist(), tokens, weights, strict=True):
             asked[place] = (*asked.get(place, ()), Asked(token, weight))
     hidden = frozenset(i for i, text in enumerate(labels) if text in STANDS_FOR_SOMETHING)
