@@ -231,7 +231,7 @@ def reading(ids: np.ndarray, visibility: Visibility, prefix: bool = True) -> Exa
     """
     known = {"prefix": int(prefix), "valid": 1}
     facts = {name: np.full(len(ids), known.get(name, 0)) for name in visibility.needs - make_fields(0).keys()}
-    return example(ids, visibility, **facts)
+    return example(ids, visibility, **facts)  # type: ignore[arg-type]
 
 
 def example(ids: np.ndarray, visibility: Visibility, asks: Sequence[Ask] = (), source: Example | None = None,

@@ -50,8 +50,8 @@ class FillInTheMiddle(Objective):
         for option in ("rate", "spm"):
             value = getattr(self, option)
             if not is_number(value) or not 0 <= value <= 1:
-                raise BothwaysError(f"objective '{self.name}': {option} is {value!r}, but must be a number from 0 to 1, "
-                                    "such as 0.5")
+                raise BothwaysError(f"objective '{self.name}': {option} is {value!r}, but must be a number from 0 to "
+                                    "1, such as 0.5")
         choice(self.name, "cuts", self.cuts, ("bytes", "tokens"))
 
     @property

@@ -90,7 +90,7 @@ class GLM(Objective):
         if last <= first:
             raise BothwaysError(f"{self.name} needs a text of at least 1 token besides <bos> and <eos>")
         starts, lengths = self.spans(ids[first:last], self.level(key), rng)
-        return self._laid(ids, starts + first, lengths, rng.permutation(len(starts)))
+        return self.laid_out(ids, starts + first, lengths, rng.permutation(len(starts)))
 
     def spans(self, ids: np.ndarray, level: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Starts and lengths (S,) of the hidden spans of a text, in order of place; at least one token is hidden."""
@@ -112,7 +112,7 @@ class GLM(Objective):
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         """Each run of hidden tokens is a span, written from left to right; their ends are not asked for."""
         starts, ends = runs(hidden)
-        return self._laid(ids, starts, ends - starts, np.arange(len(starts)), contents_only=True)
+        return self.laid_out(ids, starts, ends - starts, np.arange(len(starts)), contents_only=True)
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         """The prompt, a `<mask>` for the rest of the text, and the text's end."""
@@ -139,8 +139,8 @@ class GLM(Objective):
         numbers = np.append(np.zeros(len(text), np.int64), 1)
         return self._placed(inputs, np.append(np.arange(len(text)), place), numbers, (), len(text))
 
-    def _laid(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, order: np.ndarray,
-              contents_only: bool = False) -> Example:
+    def laid_out(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, order: np.ndarray,
+                 contents_only: bool = False) -> Example:
         """Part A, then the spans in this order."""
         part_a = collapse(ids, starts, lengths, np.full(len(starts), self.vocabulary.mask))
         # 1. a span's <mask> stands in part A as far before its own place as the spans before it shrank
@@ -165,5 +165,6 @@ class GLM(Objective):
     def _placed(self, inputs: np.ndarray, places: np.ndarray, numbers: np.ndarray, asks: Sequence[Ask],
                 raw: int) -> Example:
         """The Example with its places, one number or two for each token."""
-        facts = {"position": places, "span": numbers} if self.places == "two" else {"position": places + np.maximum(numbers - 1, 0)}
+        one = places + np.maximum(numbers - 1, 0)
+        facts = {"position": places, "span": numbers} if self.places == "two" else {"position": one}
         return example(inputs, prefix, asks, raw=raw, prefix=numbers == 0, **facts)
