@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from bothways import objectives
-from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window
+from bothways.batch import RESERVED_TOKENS, Companion, Key, Vocabulary, Window
 from bothways.decoding import GenerateConfig, fill, generate
 from bothways.decoding.left_to_right import Writer
 from bothways.errors import BothwaysError
@@ -196,11 +196,11 @@ def test_blanks_are_written_one_after_another():
     assert example.fields["position"][-1] == 3
 
 
-def tiny(places: str, span: int = 64) -> Trained:
-    objective = objectives.make({"name": "glm", "places": places}, TOKENIZER.vocabulary)
+def tiny(places: str, longest: int = 64) -> Trained:
+    objective = objectives.make({"name": "glm", "places": places, "longest": longest}, TOKENIZER.vocabulary)
     torch.manual_seed(0)
-    position = Position(length=64, span=span if places == "two" else 0)
-    network = LanguageModel(ModelConfig(Shape(TOKENIZER.vocabulary.size, 32, 2, heads=4), position=position))
+    network = LanguageModel(ModelConfig(Shape(TOKENIZER.vocabulary.size, 32, 2, heads=4), Position(length=64),
+                                        companions=objective.companions))
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(torch.randn_like(weight) * 0.15)
@@ -240,9 +240,9 @@ def test_filling_several_blanks_reads_those_before_as_text():
         assert alone.ids == filled.ids
 
 
-def test_a_span_longer_than_the_table_is_refused_by_the_option_s_name():
-    with pytest.raises(BothwaysError, match=r"a span of 6 tokens is longer than the 5 places.*raise position\.span"):
-        generate(tiny("two", span=5), [TOKENIZER.encode("the")], GenerateConfig(max_new_tokens=9, temperature=0.9))
+def test_writing_more_than_the_numbers_is_refused():
+    with pytest.raises(BothwaysError, match="field 'span' holds 6, but this network has learned its values 0 to 5"):
+        generate(tiny("two", longest=5), [TOKENIZER.encode("the")], GenerateConfig(max_new_tokens=9, temperature=0.9))
 
 
 def test_the_second_place_tells_the_tokens_of_a_span_apart():
@@ -276,7 +276,7 @@ def test_the_writer_counts_the_span_and_keeps_the_place():
 @pytest.mark.parametrize(("options", "words"), [
     ({"levels": []}, "must name each level once"), ({"levels": ["token", "token"]}, "must name each level once"),
     ({"levels": ["word"]}, "levels is 'word'"), ({"rate": 1}, "rate is 1"), ({"mean_span": 0.5}, "mean_span is 0.5"),
-    ({"places": "three"}, "places is 'three'"),
+    ({"places": "three"}, "places is 'three'"), ({"longest": 1}, "longest is 1"), ({"longest": True}, "longest is True"),
 ])
 def test_bad_options_are_refused(options, words):
     with pytest.raises(BothwaysError, match=words):
@@ -295,20 +295,16 @@ def test_one_token_is_enough(level):
     assert example.inputs.tolist() == [PLAIN.bos, MASK, BEGIN, IDS[1]]
 
 
-def test_training_gives_the_network_a_table_where_spans_are_numbered_and_nowhere_else():
+def test_training_gives_the_network_vectors_where_spans_are_numbered_and_nowhere_else():
     prepared = SimpleNamespace(tokenizer=TOKENIZER)
-    small = ModelConfig(position=Position(length=96))
-    for spec, span in (("glm", 96), ("glm(places=one)", 0), ("next-token", 0), ("next-token + glm", 96)):
-        config, _ = resolved(TrainConfig(model=small, objective=spec), prepared)
-        assert config.model.position == Position(length=96, span=span)
-    own = ModelConfig(position=Position(length=96, span=32))
-    assert resolved(TrainConfig(model=own, objective="glm"), prepared)[0].model.position.span == 32
-    with pytest.raises(BothwaysError, match=r"position\.span is 32, but the objective 'next-token' does not number"):
-        resolved(TrainConfig(model=own, objective="next-token"), prepared)
+    span = Companion("span", "embedding", 1025)
+    for spec, expected in (("glm", (span,)), ("glm(longest=8)", (Companion("span", "embedding", 9),)),
+                           ("glm(places=one)", ()), ("next-token + glm", (span,))):
+        config, _ = resolved(TrainConfig(objective=spec), prepared)
+        assert config.model.companions == expected
 
 
-def test_contradictions_of_the_table_are_refused():
-    with pytest.raises(BothwaysError, match=r"position\.span 8 .* shape\.source_layers 2"):
-        ModelConfig(Shape(source_layers=2), Position(span=8))
-    with pytest.raises(BothwaysError, match=r"position\.span is -1"):
-        ModelConfig(position=Position(span=-1))
+def test_a_span_longer_than_the_numbers_is_refused_by_the_option_s_name():
+    with pytest.raises(BothwaysError, match="a span of 9 tokens has more places than longest 8: raise it"):
+        make("glm(longest=8)", PLAIN).blank(IDS, np.isin(np.arange(12), range(1, 10)))
+    assert len(make("glm(longest=10)", PLAIN).blank(IDS, np.isin(np.arange(12), range(1, 10))).asks[0].where) == 9

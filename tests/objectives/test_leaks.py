@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bothways.batch import Example, Key, Vocabulary, Window, pack
+from bothways.batch import Companion, Example, Key, Vocabulary, Window, pack
 from bothways.model import LanguageModel, ModelConfig, Position, Shape
 from bothways.objectives import make
 
@@ -27,15 +27,14 @@ TWO = ["span-corruption(rate=0.3)", "denoising", "ul2(towers=2)", "denoising(noi
 STACKS = {
     "rotary": {}, "learned": {"position": Position("learned", length=64)},
     "relative": {"position": Position("relative")}, "near and far layers": {"reach": "LG", "local": 2},
-    "near layers": {"reach": "L", "local": 1}, "numbers in spans": {"position": Position(span=16)},
+    "near layers": {"reach": "L", "local": 1}, "numbers in spans": {"companions": (Companion("span", "embedding", 16),)},
 }
 
 
 def network(objective, stack) -> LanguageModel:
     torch.manual_seed(0)
     towers = 2 if objective.stack == "two towers" else 0
-    choices = {} if towers and stack == "numbers in spans" else STACKS[stack]
-    config = ModelConfig(Shape(PLAIN.size, 16, layers=2, source_layers=towers, heads=2), **choices)
+    config = ModelConfig(Shape(PLAIN.size, 16, layers=2, source_layers=towers, heads=2), **STACKS[stack])
     model = LanguageModel(config).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -35,7 +35,6 @@ class Llama(Family):
              + " and ".join(one.name for one in config.companions) + ", which the objective trains beside the trunk"),
             (config.stack == "two towers", f"shape.source_layers {shape.source_layers} makes two towers"),
             (config.position.kind != "rotary", f"position.kind is '{config.position.kind}', not 'rotary'"),
-            (config.position.span > 0, f"position.span is {config.position.span}, and this class has no second place"),
             (norm.kind != "rms", f"norm.kind is '{norm.kind}', not 'rms'"),
             (norm.place != "before", f"norm.place is '{norm.place}', not 'before'"),
             (norm.query_key != self.query_key, f"norm.query_key is {str(norm.query_key).lower()}"),

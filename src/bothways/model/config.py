@@ -38,9 +38,6 @@ class Position:
     """The longest text: a table size for learned positions, what a model card promises for the rest."""
     buckets: int = 32
     distance: int = 128
-    span: int = 0
-    """Also a learned vector for each number in the field `span`, below this: the second place of GLM (arXiv 2103.10360,
-    section 2.2). Tokens without the field have 0."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +167,6 @@ class ModelConfig:
         if position.kind == "relative" and position.distance <= position.buckets // 2:
             yield (f"position.distance {position.distance} is no farther than the near half of position.buckets "
                    f"{position.buckets}: raise the distance or lower the buckets")
-        if position.span < 0:
-            yield f"position.span is {position.span}, but must be 0 (no second place) or the size of its table"
-        if position.span and self.shape.source_layers:
-            yield (f"position.span {position.span} numbers the tokens of spans written behind their text, which one "
-                   f"tower does, but shape.source_layers {self.shape.source_layers} makes two: set one of them to 0")
         if position.length < 1:
             yield f"position.length is {position.length}, but must be at least 1"
         if self.soft_cap is not None and self.soft_cap <= 0:

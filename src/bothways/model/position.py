@@ -50,20 +50,18 @@ def rotate(heads: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector for each place (BERT, GPT-2), or for each number in a span (`option` "position.span")."""
+    """One trained vector for each place (BERT, GPT-2)."""
 
-    def __init__(self, length: int, width: int, option: str = "position.length") -> None:
+    def __init__(self, length: int, width: int) -> None:
         super().__init__()
-        self.option = option
         self.weight = nn.Parameter(torch.empty(length, width))
 
     def forward(self, positions: Tensor) -> Tensor:
         """(N,) places to (N, D) vectors."""
         longest = int(positions.max()) + 1 if len(positions) else 0
         if longest > len(self.weight):
-            what = "text" if self.option == "position.length" else "span"
-            raise BothwaysError(f"a {what} of {longest} tokens is longer than the {len(self.weight)} places this "
-                                f"network has learned: shorten it, or raise {self.option} before training")
+            raise BothwaysError(f"a text of {longest} tokens is longer than the {len(self.weight)} places this network "
+                                "has learned: shorten it, or raise position.length before training")
         return nn.functional.embedding(positions.to(self.weight.device), self.weight)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,8 +65,6 @@ class Tower(nn.Module):
             self.position = SinusoidalPositions(config.shape.width, position.base)
         elif position.kind == "relative":
             self.relative = RelativeBias(config, both_sides=not looks_back)
-        self.span_position = (LearnedPositions(position.span, config.shape.width, "position.span") if position.span
-                              else None)
         self.blocks = nn.ModuleList(Block(config, crosses) for _ in range(layers))
         self.norm = make_norm(config, config.shape.width)
 
@@ -85,9 +82,6 @@ class Tower(nn.Module):
         """
         # 1. places
         states, places = self._place(embedded, fields["position"])
-        if self.span_position is not None:
-            numbers = fields.get("span", torch.zeros_like(fields["position"]))
-            states = states + self.span_position(numbers).to(states.device, states.dtype)
         before = self.config.norm.place == "before"
         states = states if before else self.norm(states)
         states = F.dropout(states, self.config.dropout, self.training)

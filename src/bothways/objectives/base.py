@@ -157,11 +157,6 @@ class Objective(ABC):
         return self.decoding
 
     @property
-    def counts_in_spans(self) -> bool:
-        """Whether its Examples number the tokens of a span (field `span`): the network then has a table for them."""
-        return False
-
-    @property
     def companions(self) -> tuple[Companion, ...]:
         """What must be trained beside the trunk (a head for classes, a generator, a latent); none by default."""
         return ()

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from bothways.batch import Ask, Example, Key, Vocabulary, Window
+from bothways.batch import Ask, Companion, Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, Objective, Profile, ask, example
 from bothways.objectives.next_token import with_begin
@@ -36,8 +36,9 @@ class GLM(Objective):
             `rate`. "document": one span of 50% to 100% of the text.
         rate, mean_span: of the two.
         places: "two": a token of part B has the place of its `<mask>` in part A, and in the field `span` its number
-            in the span from 1 (0 in part A), for which the network needs the table `position.span`. "one": places
-            go on from the `<mask>`'s, which needs no table; either way no place tells how long a span is.
+            in the span from 1 (0 in part A), which the network learns a vector for. "one": places go on from the
+            `<mask>`'s, and nothing is added to the network. Either way no place tells how long a span is.
+        longest: with two places, how many numbers in a span the network learns, its beginning included.
     """
 
     vocabulary: Vocabulary
@@ -45,6 +46,7 @@ class GLM(Objective):
     rate: float = 0.15
     mean_span: float = 3.0
     places: Literal["two", "one"] = "two"
+    longest: int = 1024
     name = "glm"
     summary = "replace spans by one <mask> each; write them in random order behind the text"
     source = "Du et al. 2021 (GLM), section 2; arXiv 2103.10360"
@@ -61,15 +63,18 @@ class GLM(Objective):
         share(self.name, "rate", self.rate)
         at_least(self.name, "mean_span", self.mean_span, 1)
         choice(self.name, "places", self.places, ("two", "one"))
+        if isinstance(self.longest, bool) or not isinstance(self.longest, int) or self.longest < 2:
+            raise BothwaysError(f"objective '{self.name}': longest is {self.longest!r}, but must be a whole number of at "
+                                "least 2")
 
     @property
     def modes(self) -> tuple[Mode, ...]:
         return (MODE,)
 
     @property
-    def counts_in_spans(self) -> bool:
-        """Whether the network needs a table for the field `span`."""
-        return self.places == "two"
+    def companions(self) -> tuple[Companion, ...]:
+        """The vectors of the second place, added to the tokens'; part A has the first of them."""
+        return (Companion("span", "embedding", self.longest + 1),) if self.places == "two" else ()
 
     @property
     def profile(self) -> Profile:
@@ -165,6 +170,9 @@ class GLM(Objective):
     def _placed(self, inputs: np.ndarray, places: np.ndarray, numbers: np.ndarray, asks: Sequence[Ask],
                 raw: int) -> Example:
         """The Example with its places, one number or two for each token."""
+        if self.places == "two" and numbers.max(initial=0) > self.longest:
+            raise BothwaysError(f"objective '{self.name}': a span of {numbers.max() - 1} tokens has more places than "
+                                f"longest {self.longest}: raise it before training, or use shorter texts")
         one = places + np.maximum(numbers - 1, 0)
         facts = {"position": places, "span": numbers} if self.places == "two" else {"position": one}
         return example(inputs, prefix, asks, raw=raw, prefix=numbers == 0, **facts)

@@ -124,10 +124,6 @@ class Mixture(Objective):
         return replace(example, asks=asks)
 
     @property
-    def counts_in_spans(self) -> bool:
-        return any(member.objective.counts_in_spans for member in self.members)
-
-    @property
     def never(self) -> tuple[int, ...]:
         """What one member forbids: no member asks for it, so all may be scored without it."""
         return tuple(dict.fromkeys(token for member in self.members for token in member.objective.never))

@@ -69,12 +69,10 @@ def resolved(config: TrainConfig, prepared: Prepared) -> tuple[TrainConfig, Obje
     """The config with what follows from text and objective filled in, and the objective.
 
     The vocabulary is the tokenizer's. An objective for two towers and a config with one: its blocks are shared out,
-    the encoder getting half of them (rounded down). An objective that numbers the tokens of spans gets a table for
-    them, as long as its longest text.
+    the encoder getting half of them (rounded down).
 
     Raises:
-        BothwaysError: an unknown objective or option; one tower's objective with a config of two; a table for numbers
-            in spans and an objective without them.
+        BothwaysError: an unknown objective or option; one tower's objective with a config of two.
     """
     objective = objectives.make(config.objective, prepared.tokenizer.vocabulary)
     shape = dataclasses.replace(config.model.shape, vocabulary=prepared.tokenizer.vocabulary.size)
@@ -86,13 +84,7 @@ def resolved(config: TrainConfig, prepared: Prepared) -> tuple[TrainConfig, Obje
     if objective.stack == "one tower" and shape.source_layers:
         raise BothwaysError(f"the objective '{objective.name}' trains one tower, but model.shape.source_layers is "
                             f"{shape.source_layers}: set it to 0 or choose span-corruption or denoising")
-    position = config.model.position
-    if position.span and not objective.counts_in_spans:
-        raise BothwaysError(f"model.position.span is {position.span}, but the objective '{objective.name}' does not "
-                            "number the tokens of spans: leave it at 0")
-    if objective.counts_in_spans and not position.span:
-        position = dataclasses.replace(position, span=position.length)
-    model = dataclasses.replace(config.model, shape=shape, position=position, companions=objective.companions)
+    model = dataclasses.replace(config.model, shape=shape, companions=objective.companions)
     return dataclasses.replace(config, model=model, objective=plain(objective.describe())), objective
 
 
