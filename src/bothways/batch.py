@@ -97,13 +97,15 @@ class Window(NamedTuple):
     """A slice of one document: `ids` (L,) int64, cut `start` tokens into document `document`.
 
     A document's ids are `<bos> ... <eos>`, so a window begins with `<bos>` exactly where its document begins.
-    `index` is the window's number in its corpus: the index of its Key.
+    `index` is the window's number in its corpus: the index of its Key. `language` names what its document is written
+    in, such as "text" or "python"; empty where nobody knows.
     """
 
     ids: IntArray
     document: int = 0
     start: int = 0
     index: int = 0  # type: ignore[assignment]
+    language: str = ""
 
 
 @dataclass(frozen=True)

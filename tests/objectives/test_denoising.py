@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window
+from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
 from bothways.objectives import make
 
@@ -130,7 +131,7 @@ def test_which_noise_is_taken_does_not_hang_on_the_mixture_that_picked_the_windo
 def test_the_default_is_barts_large_model():
     default = make("denoising", WORDY)
     assert default.describe() == {"name": "denoising", "noises": "sentence-permutation, infilling", "rate": 0.3,
-                                  "mean_span": 3.0}
+                                  "mean_span": 3.0, "languages": ()}
     assert make({"name": "denoising", "noises": ["sentence-permutation", "infilling"]}, WORDY) == default
 
 
@@ -200,3 +201,65 @@ def test_only_a_permutation_that_could_never_move_anything_is_refused():
     with pytest.raises(BothwaysError, match="no token that ends a sentence"):
         make("denoising(noises=sentence-permutation)", PLAIN)
     assert make("denoising", PLAIN).noises == "sentence-permutation, infilling"
+
+
+# --- languages (PLBART) --------------------------------------------------------------------------------------
+
+TAGGED = {"name": "denoising", "noises": "masking | deletion | infilling", "rate": 0.35, "mean_span": 3.5,
+          "languages": ["text", "python", "java"]}
+TAGS = dict(zip(TAGGED["languages"], PLAIN.sentinels[:-4:-1], strict=True))
+
+
+def test_a_source_ends_with_its_tag_and_the_decoder_begins_with_it():
+    objective, plain = make(TAGGED, WORDY), make({**TAGGED, "languages": []}, WORDY)
+    for language, tag in {**TAGS, "": TAGS["text"]}.items():
+        for index in range(10):
+            for ids in (TEXT, TEXT[1:-1]):
+                window, key = Window(ids, index=index, language=language), Key(0, 0, index)
+                tagged, untagged = objective.corrupt(window, key), plain.corrupt(window, key)
+                assert tagged.source.inputs.tolist() == [*untagged.source.inputs.tolist(), tag]
+                assert tagged.inputs.tolist() == [tag, *untagged.inputs.tolist()[1:]]
+                assert tagged.asks[0].targets.tolist() == untagged.asks[0].targets.tolist()
+                assert tagged.asks[0].where.tolist() == untagged.asks[0].where.tolist() and tagged.raw == len(ids)
+
+
+def test_each_language_is_a_mode_that_asks_and_writes_with_its_tag():
+    objective = make(TAGGED, WORDY)
+    assert [mode.name for mode in objective.modes] == list(TAGS)
+    assert {mode.likelihood for mode in objective.modes} == {"exact"}
+    hidden = np.isin(np.arange(len(TEXT)), [3, 4])
+    for mode in objective.modes:
+        tag = TAGS[mode.name]
+        question = objective.blank(TEXT, hidden, mode)
+        assert question.source.inputs[-1] == tag and question.inputs.tolist() == [tag, *TEXT[1:-1]]
+        assert question.asks[0].targets.tolist() == TEXT[[3, 4]].tolist()
+        begun = objective.continuation(TEXT[:4], mode)
+        assert begun.source.inputs.tolist() == [*TEXT[:4], MASK, tag] and begun.inputs.tolist() == [tag, *TEXT[1:4]]
+        blanks = objective.infilling(np.array([RESERVED, MASK]), mode)
+        assert blanks.source.inputs.tolist() == [BOS, RESERVED, MASK, EOS, tag] and blanks.inputs.tolist() == [tag]
+    assert objective.blank(TEXT, hidden).source.inputs[-1] == TAGS["text"]
+    with pytest.raises(BothwaysError, match="'text' and 'python' and 'java': say which one"):
+        objective.mode(None)
+
+
+def test_a_tagged_objective_is_given_back_by_its_description_and_many_packed_stay_apart():
+    objective = make(TAGGED, WORDY)
+    assert make(json.loads(json.dumps(objective.describe())), WORDY) == objective
+    examples = [objective.corrupt(Window(TEXT, i, 0, i, language), Key(0, 0, i)) for i, language in enumerate(TAGS)]
+    (row,) = pack(examples)
+    firsts = [int(np.flatnonzero(row.fields["document"].numpy() == i)[0]) for i in range(3)]
+    assert row.inputs[firsts].tolist() == list(TAGS.values())
+
+
+@pytest.mark.parametrize("languages, says", [
+    (["text", "text"], "must be different names"), (["text", 3], "must be different names"),
+    ([f"language {i}" for i in range(33)], "names 33, but the tokenizer has only 32 sentinels"),
+])
+def test_languages_that_cannot_be_told_apart_are_refused(languages, says):
+    with pytest.raises(BothwaysError, match=says):
+        make({**TAGGED, "languages": languages}, WORDY)
+
+
+def test_a_text_in_another_language_is_refused():
+    with pytest.raises(BothwaysError, match="written in 'go', but languages names only text, python, java: add it"):
+        make(TAGGED, WORDY).corrupt(Window(TEXT, language="go"), Key(0, 0, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,10 @@ class Denoising(Objective):
             token). With `|` between them one is taken for each window, all equally often.
         rate: share of the tokens that each of masking, deletion and infilling hides (0.3).
         mean_span: span lengths of infilling are Poisson with this mean (3).
+        languages: names of what the texts are written in, such as ("text", "python"). The source then ends with the
+            tag of its language and the decoder begins with it in place of `<bos>` (PLBART, arXiv 2103.06333, section
+            2); tags are the last sentinels, the first language's the very last. Each language is a mode of its
+            own, and a text of which nobody knows is taken to be in the first.
 
     `rate` and `mean_span` are none, and refused when given, where no noise uses them.
     """
@@ -43,6 +47,7 @@ class Denoising(Objective):
     noises: str = "sentence-permutation, infilling"
     rate: float | None = None
     mean_span: float | None = None
+    languages: tuple[str, ...] = ()
     name = "denoising"
     summary = "blank out spans and shuffle sentences; the decoder writes the whole text"
     source = "Lewis et al. 2019 (BART), section 2.2; arXiv 1910.13461"
@@ -64,13 +69,23 @@ class Denoising(Objective):
             share(self.name, "rate", self.rate)
         if self.mean_span is not None:
             at_least(self.name, "mean_span", self.mean_span, 1)
-        # 2. where a source never holds a <mask>, there are no blanks to fill
+        # 2. a tag for each language
+        languages = (self.languages,) if isinstance(self.languages, str) else tuple(self.languages)
+        object.__setattr__(self, "languages", languages)
+        if not all(isinstance(language, str) and language for language in languages) or \
+                len(set(languages)) < len(languages):
+            raise BothwaysError(f"objective 'denoising': languages is {list(languages)!r}, but must be different "
+                                "names, such as [text, python]")
+        if len(languages) > len(self.vocabulary.sentinels):
+            raise BothwaysError(f"objective 'denoising': languages names {len(languages)}, but the tokenizer has only "
+                                f"{len(self.vocabulary.sentinels)} sentinels to tag them with: name fewer")
+        # 3. where a source never holds a <mask>, there are no blanks to fill
         if not self._uses("masking", "infilling"):
             object.__setattr__(self, "decoding", "left_to_right")
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        return (MODE,)
+        return tuple(replace(MODE, name=language) for language in self.languages) or (MODE,)
 
     @property
     def profile(self) -> Profile:
@@ -87,7 +102,8 @@ class Denoising(Objective):
         ways = self._ways
         for noise in ways[int(len(ways) * spread(key, BRONZE, WHICH))]:
             body = self._noised(body, noise, rng)
-        return self._example(np.concatenate((ids[:first], body, ids[last:])), ids, np.ones(len(ids), bool))
+        source = np.concatenate((ids[:first], body, ids[last:]))
+        return self._example(source, ids, np.ones(len(ids), bool), self._tag(window.language))
 
     def _noised(self, ids: np.ndarray, noise: str, rng: np.random.Generator) -> np.ndarray:
         """The text after one noise. A `<mask>` is not hidden again."""
@@ -115,19 +131,20 @@ class Denoising(Objective):
             source = np.where(hidden, self.vocabulary.mask, ids)
         else:
             source = ids[~hidden]
-        return self._example(source, ids, hidden)
+        return self._example(source, ids, hidden, self._tag_of(mode))
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         """The prompt, and a `<mask>` for what follows where noises leave one; the decoder has written the prompt."""
-        prompt = with_begin(ids, self.vocabulary)
-        after = [self.vocabulary.mask] if self._uses("masking", "infilling") else []
-        return begun(np.concatenate((prompt, np.array(after, dtype=np.int64))), prompt)
+        prompt, tag = with_begin(ids, self.vocabulary), self._tag_of(mode)
+        after = [*([self.vocabulary.mask] if self._uses("masking", "infilling") else []), *tag]
+        return begun(np.concatenate((prompt, np.array(after, dtype=np.int64))), [*tag, *prompt[len(tag):]])
 
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         if not self._uses("masking", "infilling"):
             raise BothwaysError(f"a model trained by 'denoising' with noises '{self.noises}' never read a <mask>, so "
                                 "it fills no blanks: train one with masking or infilling among its noises")
-        return begun(closed(with_begin(ids, self.vocabulary), self.vocabulary), [self.vocabulary.bos])
+        source, tag = closed(with_begin(ids, self.vocabulary), self.vocabulary), self._tag_of(mode)
+        return begun(np.concatenate((source, np.array(tag, dtype=np.int64))), tag or [self.vocabulary.bos])
 
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         """The decoder wrote the whole text, so it is the answer, up to its `<eos>`."""
@@ -136,6 +153,18 @@ class Denoising(Objective):
     @functools.cached_property
     def _ways(self) -> tuple[tuple[str, ...], ...]:
         return read_noises(self.name, self.noises)
+
+    def _tag(self, language: str) -> list[int]:
+        """The tag of a language: one token, or none where languages are not told apart."""
+        if not self.languages:
+            return []
+        if language and language not in self.languages:
+            raise BothwaysError(f"objective 'denoising': a text is written in '{language}', but languages names only "
+                                f"{', '.join(self.languages)}: add it")
+        return [self.vocabulary.sentinels[-1 - (self.languages.index(language) if language else 0)]]
+
+    def _tag_of(self, mode: Mode | None) -> list[int]:
+        return self._tag(mode.name if mode is not None else "")
 
     def _uses(self, *noises: str) -> bool:
         return any(noise in way for way in self._ways for noise in noises)
@@ -160,10 +189,12 @@ class Denoising(Objective):
                 text, masks = text * (1 - rate), masks + text * rate * (noise == "masking")
         return text + masks
 
-    def _example(self, source: np.ndarray, target: np.ndarray, asked: np.ndarray) -> Example:
-        """Decoder inputs are the target moved by one behind `<bos>`; a `<bos>` of its own serves as that one."""
+    def _example(self, source: np.ndarray, target: np.ndarray, asked: np.ndarray, tag: list[int]) -> Example:
+        """Decoder inputs are the target moved by one behind `<bos>`, its own if it has one, or behind the tag."""
         first = int(target[0] == self.vocabulary.bos)
-        return taught(source, target[first:], asked[first:], self.vocabulary.bos, len(target))
+        begin = tag[0] if tag else self.vocabulary.bos
+        tagged = np.concatenate((source, np.array(tag, dtype=np.int64)))
+        return taught(tagged, target[first:], asked[first:], begin, len(target))
 
 
 def read_noises(objective: str, noises: object) -> tuple[tuple[str, ...], ...]:

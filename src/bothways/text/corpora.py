@@ -24,6 +24,14 @@ PYTHON_LIBRARY = "python-library"
 TEXT_FIELDS = ("text", "content", "document", "body", "sentence", "article", "review", "message", "question")
 """The fields looked for, in this order, when none is named."""
 
+LANGUAGES = {
+    "c": "c", "h": "c", "cc": "c++", "cpp": "c++", "hpp": "c++", "cs": "c#", "go": "go", "hs": "haskell",
+    "java": "java", "jl": "julia", "js": "javascript", "kt": "kotlin", "lua": "lua", "php": "php", "pl": "perl",
+    "py": "python", "pyi": "python", "r": "r", "rb": "ruby", "rs": "rust", "scala": "scala", "sh": "shell",
+    "sql": "sql", "swift": "swift", "ts": "typescript",
+}
+"""What a file is written in, by the end of its name; any other is "text". A record may say it in its `language`."""
+
 SHORT, LONG = 2_000, 32_000
 """Blocks of plain text are gathered to at least SHORT characters, and cut at a line after LONG of them."""
 
@@ -32,11 +40,12 @@ _HEADING = re.compile(r"\n(?= ?= [^=\n]+ = ?\n)")
 
 
 class Document(NamedTuple):
-    """One text, the name of its source, and its place there (such as `line 12`)."""
+    """One text, the name of its source, its place there (such as `line 12`), and what it is written in."""
 
     text: str
     name: str
     place: str
+    language: str = "text"
 
 
 def read(source: Source, field: str | None = None) -> Iterator[Document]:
@@ -106,7 +115,13 @@ def _read_file(path: Path, field: str | None) -> Iterator[Document]:
     column = field
     for place, record in records:
         column = column or pick(record, None, TEXT_FIELDS, str(path))
-        yield Document(text_of(record, column, f"{path}:{place}"), str(path), f"line {place}")
+        yield Document(text_of(record, column, f"{path}:{place}"), str(path), f"line {place}", _language(record))
+
+
+def _language(record: Mapping[str, object]) -> str:
+    """What a record says it is written in."""
+    told = record.get("language")
+    return told.strip().lower() if isinstance(told, str) and told.strip() else "text"
 
 
 def kind_of(path: Path) -> str:
@@ -120,9 +135,10 @@ def kind_of(path: Path) -> str:
 def _read_text(path: Path) -> Iterator[Document]:
     """Blocks between blank lines, gathered; a blank line before a `= title =` begins a new document at once."""
     name = "standard input" if str(path) == "-" else str(path)
+    language = LANGUAGES.get(kind_of(path), "text")
     number = 0
     for number, text in enumerate(_blocks(chunks(path)), start=1):
-        yield Document(text, name, f"document {number}")
+        yield Document(text, name, f"document {number}", language)
     if number == 0:
         raise BothwaysError(f"'{name}' is empty: name a file that holds text")
 
@@ -271,7 +287,8 @@ def _read_dataset(name: str, field: str | None) -> Iterator[Document]:
         column = field
         for number, row in enumerate(rows):
             column = column or pick(row, None, TEXT_FIELDS, f"hf:{name}")
-            yield Document(text_of(row, column, f"hf:{name} row {number}"), f"hf:{name}", f"row {number}")
+            text = text_of(row, column, f"hf:{name} row {number}")
+            yield Document(text, f"hf:{name}", f"row {number}", _language(row))
     except BothwaysError:
         raise
     except Exception as error:  # whatever a hub, a cache or a script raises

@@ -108,7 +108,8 @@ def _documents() -> tuple[Document, ...]:
             continue
         prose = "\n\n".join(module.docstrings)
         made += [Document(prose, "python-library", f"documentation of {module.name}")] if prose.strip() else []
-        made += [Document(module.code, "python-library", f"code of {module.name}")] if module.code.strip() else []
+        code = Document(module.code, "python-library", f"code of {module.name}", "python")
+        made += [code] if module.code.strip() else []
     return tuple(sorted(made, key=lambda document: _share(document.place)))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -63,7 +64,7 @@ class Prepared:
 
 def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | TokenizerConfig, window: int = 128,
             held_out: float = 0.05, seed: int = 0, field: str | None = None,
-            limit_bytes: int | None = None) -> Prepared:
+            limit_bytes: int | None = None, smoothing: float = 1.0) -> Prepared:
     """Read a source, remove exact duplicates, split by document, tokenise, and cut into windows.
 
     Called again with the same source (names, sizes and times of its files) and choices, it reuses the folder.
@@ -76,14 +77,18 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
         held_out: share of the documents in the `valid` split, chosen by their content and `seed`; at least one.
         field: the field of records that holds the text.
         limit_bytes: stop reading after this much text.
+        smoothing: training reads each language (a file's by its name, a record's by its field `language`) in
+            proportion to its share of the tokens to this power: 1 as they are, 0 all equally.
     Raises:
         BothwaysError: whatever `read` complains of, a corpus shorter than one window, a full disk.
     """
     if window < SHORTEST or not 0 < held_out < 1:
         raise BothwaysError(f"a window needs at least {SHORTEST} tokens and held_out lies between 0 and 1, "
                             f"not window={window} and held_out={held_out}")
+    if not 0 <= smoothing <= 1:
+        raise BothwaysError(f"smoothing is {smoothing}, but lies between 0 (all languages equally) and 1 (as they are)")
     folder = Path(folder)
-    key = _key(source, tokenizer, window, held_out, seed, field, limit_bytes)
+    key = _key(source, tokenizer, window, held_out, seed, field, limit_bytes, smoothing)
     if key is not None and _is_current(folder, key):
         return Prepared.load(folder)
     with building(folder) as aside:
@@ -93,7 +98,7 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
             if isinstance(tokenizer, TokenizerConfig):
                 tokenizer = Tokenizer.train(survey.sample, tokenizer.kind, tokenizer.size)
             documents = _limited(read(again, field), limit_bytes)
-            report = _write(documents, survey, aside, tokenizer, window)
+            report = _write(documents, survey, aside, tokenizer, window, smoothing)
         tokens, name = cast(int, report["train_tokens"]), _name(source)
         if tokens < window or not report["valid_tokens"]:
             raise BothwaysError(f"{name} is shorter than one window: {tokens} tokens to train on and "
@@ -156,14 +161,15 @@ def _survey(documents: Iterator[Document], held_out: float, seed: int, sample_by
 
 # --- the second pass ---
 
-def _write(documents: Iterator[Document], survey: _Survey, folder: Path, tokenizer: Tokenizer,
-           window: int) -> dict[str, object]:
-    """Encode and append what the survey keeps; what was found, as the report."""
-    writers = {split: WindowWriter(folder, split, window, tokenizer.vocabulary) for split in SPLITS}
+def _write(documents: Iterator[Document], survey: _Survey, folder: Path, tokenizer: Tokenizer, window: int,
+           smoothing: float) -> dict[str, object]:
+    """Encode and append what the survey keeps; what was found, as the report. Held-out text is read as it is."""
+    writers = {split: WindowWriter(folder, split, window, tokenizer.vocabulary, smoothing if split == "train" else 1.0)
+               for split in SPLITS}
     counts = dict.fromkeys(SPLITS, 0)
     try:
         seen = 0
-        batch: list[tuple[str, str]] = []
+        batch: list[tuple[str, str, str]] = []
         characters = 0
         for seen, document in enumerate(documents, start=1):
             if seen > len(survey.kept):
@@ -172,7 +178,7 @@ def _write(documents: Iterator[Document], survey: _Survey, folder: Path, tokeniz
                 continue
             text = document.text.strip()
             parts = _halves(text) if survey.halved else [("valid" if survey.held[seen - 1] else "train", text)]
-            batch += parts
+            batch += [(split, part, document.language) for split, part in parts]
             characters += len(text)
             if characters >= BATCH_CHARACTERS:
                 _append(batch, writers, counts, tokenizer)
@@ -186,14 +192,15 @@ def _write(documents: Iterator[Document], survey: _Survey, folder: Path, tokeniz
     return _report(writers, counts, survey.duplicates, window, tokenizer)
 
 
-def _append(batch: list[tuple[str, str]], writers: dict[str, WindowWriter], counts: dict[str, int],
+def _append(batch: list[tuple[str, str, str]], writers: dict[str, WindowWriter], counts: dict[str, int],
             tokenizer: Tokenizer) -> None:
-    """Texts to `<bos> ids <eos>`, each to its split. Reserved names in a corpus are plain text."""
+    """(split, text, language) to `<bos> ids <eos>`, each to its split. Reserved names in a corpus are plain text."""
     bos, eos = tokenizer.vocabulary.bos, tokenizer.vocabulary.eos
-    encoded = tokenizer.encode_batch([text for _, text in batch], reserved=False)
+    encoded = tokenizer.encode_batch([text for _, text, _ in batch], reserved=False)
     for split in SPLITS:
-        chosen = [np.array([bos, *ids, eos]) for (where, _), ids in zip(batch, encoded, strict=True) if where == split]
-        writers[split].add(chosen)
+        own = [where == split for where, _, _ in batch]
+        chosen = [np.array([bos, *ids, eos]) for ids in itertools.compress(encoded, own)]
+        writers[split].add(chosen, [language for _, _, language in itertools.compress(batch, own)])
         counts[split] += len(chosen)
 
 
@@ -277,7 +284,7 @@ def _is_current(folder: Path, key: str) -> bool:
 # --- sources ---
 
 def _key(source: Source, tokenizer: Tokenizer | TokenizerConfig, window: int, held_out: float, seed: int,
-         field: str | None, limit_bytes: int | None) -> str | None:
+         field: str | None, limit_bytes: int | None, smoothing: float) -> str | None:
     """Everything the result depends on, as a digest; none for a source whose state cannot be known (a stream)."""
     states: list[object] = []
     for part in source if isinstance(source, (list, tuple)) else [source]:
@@ -290,7 +297,7 @@ def _key(source: Source, tokenizer: Tokenizer | TokenizerConfig, window: int, he
             stats = [(str(path), path.stat()) for path in files(name)]
             states.append([[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
     chosen = tokenizer.fingerprint if isinstance(tokenizer, Tokenizer) else asdict(tokenizer)
-    everything = [FORMAT, states, chosen, window, held_out, seed, field, limit_bytes]
+    everything = [FORMAT, "languages", states, chosen, window, held_out, seed, field, limit_bytes, smoothing]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:32]
 
 

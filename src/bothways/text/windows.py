@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,21 @@ def cuts(lengths: np.ndarray, window: int) -> np.ndarray:
     return np.asarray(full + (rest >= min(SHORTEST, window)), dtype=np.int64)
 
 
+def shares_read(tokens: np.ndarray, smoothing: float) -> np.ndarray:
+    """The share of each language's windows that a smoothed epoch reads: (languages,) float, 1 for the rarest.
+
+    Language i, with a share p_i of the tokens, is to be read in proportion to p_i ** smoothing (Lample and Conneau
+    2019, arXiv 1901.07291, section 3.1; PLBART, arXiv 2103.06333, with 0.3). An epoch in which no window comes twice
+    then reads the rarest in full, and (p_rarest / p_i) ** (1 - smoothing) of another.
+    """
+    return np.asarray((tokens.min() / tokens) ** (1 - smoothing), dtype=np.float64)
+
+
 class Windows:
     """The windows of one split: consecutive slices of `window` tokens of each document, without overlap.
 
-    A document's last window may be shorter, down to 8 tokens. Nothing is held in memory but the documents' offsets.
+    A document's last window may be shorter, down to 8 tokens. Nothing is held in memory but the documents' offsets
+    and languages.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -38,6 +49,11 @@ class Windows:
         self._offsets = np.load(folder / f"{split}.offsets.npy", mmap_mode="r")
         counts = cuts(np.diff(self._offsets), self.window)
         self._first = np.concatenate([[0], np.cumsum(counts)])
+        self.languages: tuple[str, ...] = tuple(facts.get("languages", ()))
+        """What the documents are written in, in order of appearance; none in a folder that does not know."""
+        self._language = np.load(folder / f"{split}.languages.npy") if self.languages else None
+        self.smoothing = float(facts.get("smoothing", 1.0))
+        """Languages are read in proportion to their share of the tokens to this power: 1 is as they are."""
         total = int(self._offsets[-1])
         file = folder / f"{split}.tokens"
         if file.stat().st_size != total * np.dtype(facts["dtype"]).itemsize:
@@ -57,7 +73,8 @@ class Windows:
         start = (index - int(self._first[document])) * self.window
         begin = int(self._offsets[document]) + start
         end = min(begin + self.window, int(self._offsets[document + 1]))
-        return Window(np.array(self._ids[begin:end], dtype=np.int64), document, start, index)
+        language = "" if self._language is None else self.languages[int(self._language[document])]
+        return Window(np.array(self._ids[begin:end], dtype=np.int64), document, start, index, language)
 
     def __iter__(self) -> Iterator[Window]:
         return (self[index] for index in range(len(self)))
@@ -72,8 +89,26 @@ class Windows:
         return np.array(self._ids[int(self._offsets[number]):int(self._offsets[number + 1])], dtype=np.int64)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """The order in which an epoch reads the windows: (len,) int64, the same for the same seed and epoch."""
-        return np.random.default_rng((seed, epoch)).permutation(len(self))
+        """The order in which an epoch reads the windows: (n,) int64, the same for the same seed and epoch.
+
+        All windows, each once; with smoothing, a fresh random part of the windows of each common language.
+        """
+        rng = np.random.default_rng((seed, epoch))
+        if self.smoothing == 1 or self._language is None or len(self.languages) < 2 or not len(self):
+            return rng.permutation(len(self))
+        # 1. the language of each window, and how much text each has in windows
+        counts = np.diff(self._first)
+        kept = np.minimum(np.diff(self._offsets), counts * self.window)
+        tokens = np.bincount(self._language, weights=kept, minlength=len(self.languages))
+        languages = np.repeat(self._language, counts)
+        # 2. a part of each
+        present = np.flatnonzero(tokens)
+        shares = shares_read(tokens[present], self.smoothing)
+        taken = []
+        for language, share in zip(present, shares, strict=True):
+            own = np.flatnonzero(languages == language)
+            taken.append(rng.permutation(own)[:max(1, round(share * len(own)))])
+        return rng.permutation(np.concatenate(taken))
 
     def __repr__(self) -> str:
         return f"Windows({self.split}: {len(self):,} windows of {self.window}, {self.tokens:,} tokens)"
@@ -82,19 +117,24 @@ class Windows:
 class WindowWriter:
     """Appends documents to a split's files as they come; nothing but the offsets stays in memory."""
 
-    def __init__(self, folder: Path, split: str, window: int, vocabulary: Vocabulary) -> None:
+    def __init__(self, folder: Path, split: str, window: int, vocabulary: Vocabulary, smoothing: float = 1.0) -> None:
         self._folder, self._split, self._window, self._vocabulary = folder, split, window, vocabulary
+        self._smoothing = smoothing
+        self._languages: dict[str, int] = {}
+        self._language: list[int] = []
         self._dtype = np.dtype(np.uint16 if vocabulary.size <= 2**16 else np.uint32)
         self._file = (folder / f"{split}.tokens").open("wb")
         self._lengths: list[np.ndarray] = []
         self.tokens = self.bytes = self.windows = 0
         self.all_tokens = self.all_bytes = 0
 
-    def add(self, documents: Iterable[np.ndarray]) -> None:
-        """Append documents, each (L,) ids with `<bos>` and `<eos>`."""
+    def add(self, documents: Iterable[np.ndarray], languages: Sequence[str] | None = None) -> None:
+        """Append documents, each (L,) ids with `<bos>` and `<eos>`, and what each is written in ("text" if none)."""
         arrays = [np.asarray(ids) for ids in documents]
         if not arrays:
             return
+        for language in ["text"] * len(arrays) if languages is None else languages:
+            self._language.append(self._languages.setdefault(language, len(self._languages)))
         # 1. the ids, end to end
         lengths = np.array([len(ids) for ids in arrays], dtype=np.int64)
         flat = np.concatenate(arrays)
@@ -116,6 +156,7 @@ class WindowWriter:
         self._file.close()
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
         np.save(self._folder / f"{self._split}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+        np.save(self._folder / f"{self._split}.languages.npy", np.array(self._language, dtype=np.uint16))
         facts = {"window": self._window, "dtype": self._dtype.name, "windows": self.windows, "tokens": self.tokens,
-                 "bytes": self.bytes}
+                 "bytes": self.bytes, "languages": list(self._languages), "smoothing": self._smoothing}
         (self._folder / f"{self._split}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -79,7 +79,7 @@ class Batches:
         taken: list[tuple[int, Window]] = []
         total = 0
         while True:
-            if place.offset >= len(self.windows):
+            if place.offset >= len(self._ordered(place.epoch)):
                 place = Place(place.epoch + 1, 0)
             window = self.windows[int(self._ordered(place.epoch)[place.offset])]
             if taken and total + len(window.ids) > self.tokens:

@@ -38,6 +38,8 @@ class Text:
     """Share of the documents that is not trained on."""
     limit_bytes: int | None = None
     """Read no more than this."""
+    smoothing: float = 1.0
+    """Each language is read in proportion to its share of the tokens to this power: 1 as they are, 0 all equally."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Recipe(TrainConfig):
             yield f"text.window is {self.text.window}, but a window has at least 8 tokens"
         if not 0 < self.text.held_out < 1:
             yield f"text.held_out is {self.text.held_out}, but is a share between 0 and 1"
+        if not 0 <= self.text.smoothing <= 1:
+            yield f"text.smoothing is {self.text.smoothing}, but lies between 0 and 1"
 
 
 def compose(file: str | Path | None, *layers: Mapping[str, Any], settings: Sequence[str] = (),
