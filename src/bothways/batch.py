@@ -97,8 +97,9 @@ class Window(NamedTuple):
     """A slice of one document: `ids` (L,) int64, cut `start` tokens into document `document`.
 
     A document's ids are `<bos> ... <eos>`, so a window begins with `<bos>` exactly where its document begins.
-    `index` is the window's number in its corpus: the index of its Key. `language` names what its document is written
-    in, such as "text" or "python"; empty where nobody knows.
+    `index` is the window's number in its corpus: the index of its Key. `whole` says that it was cut at the ends of
+    sentences, `other` is a window of another document, for objectives that ask for one (`training.data.corrupted`).
+    `language` names what its document is written in, such as "text" or "python"; empty where nobody knows.
     """
 
     ids: IntArray
@@ -106,6 +107,8 @@ class Window(NamedTuple):
     start: int = 0
     index: int = 0  # type: ignore[assignment]
     language: str = ""
+    whole: bool = False
+    other: Window | None = None
 
 
 @dataclass(frozen=True)

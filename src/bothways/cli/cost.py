@@ -87,7 +87,8 @@ def plain_vocabulary(size: int) -> Vocabulary:
 
     if size <= len(RESERVED_TOKENS):
         raise BothwaysError(f"a vocabulary of {size} tokens leaves none for text: {len(RESERVED_TOKENS)} are reserved")
-    return Vocabulary.plain(size)
+    plain = Vocabulary.plain(size)
+    return replace(plain, ends_sentence=~plain.special)
 
 
 def cached_bytes(config: ModelConfig) -> int:

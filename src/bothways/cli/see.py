@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bothways.text.tokenizer import Tokenizer
 
 WORDS = "The old cat sat down . It was warm in there . Soon it slept ."
+OTHER = "Rain fell all night. The river rose."
+"""A second document, for objectives that want one."""
 TEXT = "The cat sat on the mat. It was warm. Soon it slept."
 
 
@@ -142,6 +144,9 @@ def _examples(options: Options, console: Console) -> list[tuple[str, str]]:
     if len(tokenizer.encode(text)) < 2:
         raise BothwaysError("the text has fewer than 2 tokens: give a few words, such as \"The cat sat on the mat\"")
     objective = make(str(options.objective), tokenizer.vocabulary)
+    if objective.reads_another:
+        tokenizer = _tokenizer(options, f"{text} {OTHER}")
+        objective = make(str(options.objective), tokenizer.vocabulary)
     if isinstance(objective, Mixture) and len(objective.members) > 1 and options.out and options.out.suffix == ".svg":
         raise BothwaysError(f"--out {options.out}: a mixture has one picture a member and an .svg holds one, so write "
                             ".html")
@@ -165,13 +170,15 @@ def _drawn(objective: Objective, tokenizer: Tokenizer, text: str, options: Optio
 
     vocabulary = tokenizer.vocabulary
     ids = np.array([vocabulary.bos, *tokenizer.encode(text)[:510], vocabulary.eos], dtype=np.int64)
+    other = np.array([vocabulary.bos, *tokenizer.encode(OTHER), vocabulary.eos], dtype=np.int64)
+    window = Window(ids, other=Window(other, document=1) if objective.reads_another else None)
     key = Key(options.seed, 0, 0, options.progress)
     if not isinstance(objective, Mixture):
-        yield "", objective, objective.corrupt(Window(ids), key)
+        yield "", objective, objective.corrupt(window, key)
         return
     for name, share, member in zip(objective.names, objective.shares, objective.members, strict=True):
         words = "of the windows" if objective.by == "proportion" else "of training"
-        yield f"{name}, {share:.0%} {words}", member.objective, member.objective.corrupt(Window(ids), key)
+        yield f"{name}, {share:.0%} {words}", member.objective, member.objective.corrupt(window, key)
 
 
 def _tokenizer(options: Options, text: str) -> Tokenizer:

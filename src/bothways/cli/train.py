@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -84,7 +84,8 @@ def run(options: Options) -> int:
     from bothways import objectives
     from bothways.batch import RESERVED_TOKENS, Vocabulary
 
-    objectives.make(recipe.objective, Vocabulary.plain(len(RESERVED_TOKENS) + 1))
+    any_text = Vocabulary.plain(len(RESERVED_TOKENS) + 1)
+    objectives.make(recipe.objective, replace(any_text, ends_sentence=~any_text.special))
     # 2. text
     from bothways.training import TensorBoard, train, vacant
 

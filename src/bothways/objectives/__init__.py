@@ -20,6 +20,7 @@ from bothways.objectives.next_token import NextToken
 from bothways.objectives.permuted import Permuted
 from bothways.objectives.prefix import Prefix
 from bothways.objectives.replaced_token import ReplacedToken
+from bothways.objectives.sentence_pairs import SentencePairs
 from bothways.objectives.span_corruption import SpanCorruption
 from bothways.objectives.text_to_text import TextToText
 from bothways.objectives.ul2 import UL2
@@ -27,7 +28,8 @@ from bothways.objectives.ul2 import UL2
 __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_entropy", "known", "make"]
 
 _KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion, Prefix,
-                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Mixture)
+                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken,
+                                       SentencePairs, Mixture)
 
 
 def known() -> dict[str, type[Objective]]:

@@ -161,6 +161,11 @@ class Objective(ABC):
         """What must be trained beside the trunk (a head for classes, a generator, a latent); none by default."""
         return ()
 
+    @property
+    def reads_another(self) -> bool:
+        """Whether a window must come with one of another document (`Window.other`)."""
+        return False
+
     def parts(self, network: Network, example: Example, z_loss: float = 0.0) -> list[Part]:
         """The parts of the loss from weights and a packed Example: one pass of the trunk, then `loss`.
 

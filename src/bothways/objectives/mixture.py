@@ -129,6 +129,10 @@ class Mixture(Objective):
         return tuple(dict.fromkeys(token for member in self.members for token in member.objective.never))
 
     @property
+    def reads_another(self) -> bool:
+        return any(member.objective.reads_another for member in self.members)
+
+    @property
     def companions(self) -> tuple[Companion, ...]:
         """Everything the members need; two that agree in all share one."""
         return tuple(dict.fromkeys(one for member in self.members for one in member.objective.companions))

@@ -242,6 +242,8 @@ def example(trained: Trained, desk: measuring.Desk) -> dict[str, Any]:
     The window is one of the first the run reads, the one most like prose, since it reads best; the epoch is
     the first in which something worth drawing is hidden. A hybrid is given one of several kinds: one of each is shown.
     """
+    from bothways.training.data import corrupted
+
     windows, order = desk.prepared.train, desk.prepared.train.order(desk.seed, 0)
     early = [windows[int(place)] for place in order[:200]]
 
@@ -252,7 +254,7 @@ def example(trained: Trained, desk: measuring.Desk) -> dict[str, Any]:
     short = window._replace(ids=window.ids[:SHOWN])
     found: dict[object, Example] = {}
     for epoch in range(64):
-        made = trained.objective.corrupt(short, Key(desk.seed, epoch, short.index, 1.0))
+        made = corrupted(trained.objective, windows, short, Key(desk.seed, epoch, short.index, 1.0))
         if sum(len(ask.targets) for ask in made.asks) >= WORTH * len(short.ids):
             found.setdefault(made.visibility, made)
         if len(found) == len({mode.visibility for mode in trained.objective.modes}):

@@ -88,7 +88,7 @@ class Batches:
             total += len(window.ids)
             place = Place(place.epoch, place.offset + 1)
         # 2. each corrupted by noise of its own, packed in groups
-        examples = [self.objective.corrupt(window, Key(self.seed, epoch, window.index, progress))
+        examples = [corrupted(self.objective, self.windows, window, Key(self.seed, epoch, window.index, progress))
                     for epoch, window in taken]
         rows = tuple(row for group in grouped(examples, self.micro) for row in pack(group))
         return Batch(step, rows, counts(rows), total, tuple((epoch, window.index) for epoch, window in taken), place)
@@ -113,6 +113,45 @@ class Batches:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self.windows.order(self.seed, epoch))
         return self._order[1]
+
+
+OTHER = 41
+"""Salt of the draw of a window of another document."""
+TRIES = 64
+"""Draws of another document before the nearest one is taken."""
+
+
+def corrupted(objective: Objective, windows: Source, window: Window, key: Key) -> Example:
+    """What the objective makes of one of these windows, given another beside it where it asks for one."""
+    if objective.reads_another:
+        window = window._replace(other=another(windows, window, key, objective.vocabulary.bos))
+    return objective.corrupt(window, key)
+
+
+def another(windows: Source, window: Window, key: Key, bos: int) -> Window:
+    """A window of another document, each as likely as any other: a function of the key alone.
+
+    Args:
+        bos: begins documents; a window that holds it behind its first place goes on into later documents.
+    Raises:
+        BothwaysError: there is only one document.
+    """
+    def apart(other: Window) -> bool:
+        (first, last), (begin, end) = (
+            (one.document, one.document + int((one.ids[1:] == bos).sum())) for one in (window, other))
+        return last < begin or end < first
+    # 1. by lot
+    for index in key.rng(OTHER).integers(len(windows), size=TRIES):
+        if apart(other := windows[int(index)]):
+            return other
+    # 2. where nearly all is one document, the nearest window that is not
+    for distance in range(1, len(windows)):
+        for index in (window.index - distance, window.index + distance):
+            if 0 <= index < len(windows) and apart(other := windows[index]):
+                return other
+    raise BothwaysError("next-sentence needs a second document to take a wrong sentence from, and this text (or its "
+                        "held-out part) is one: add documents, hold more of them out with text.held_out, or ask for "
+                        "sentence-order")
 
 
 def grouped(examples: Sequence[Example], tokens: int | None) -> Iterator[Sequence[Example]]:

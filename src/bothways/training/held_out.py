@@ -9,7 +9,7 @@ import torch
 
 from bothways.batch import Example, Key, pack
 from bothways.objectives.base import Objective
-from bothways.training.data import Source, counts, grouped
+from bothways.training.data import Source, corrupted, counts, grouped
 from bothways.training.loss import NotFinite, Sums
 
 SEED = 20_770
@@ -32,7 +32,7 @@ class HeldOut:
             if chosen and self.tokens + len(window.ids) > tokens:
                 break
             # Noise schedules stand at their end, so that early and late points are asked the same.
-            chosen.append(objective.corrupt(window, Key(SEED, 0, window.index, 1.0)))
+            chosen.append(corrupted(objective, windows, window, Key(SEED, 0, window.index, 1.0)))
             self.tokens += len(window.ids)
         self.objective = objective
         self.rows = [row for group in grouped(chosen, micro or 2048) for row in pack(group)] if chosen else []

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from bothways.batch import Key
 from bothways.errors import BothwaysError
 from bothways.families import folder as families
 from bothways.model import LanguageModel, cost
@@ -28,7 +29,7 @@ from bothways.text.prepare import Prepared
 from bothways.training import checkpoint
 from bothways.training.budget import Cost
 from bothways.training.config import TrainConfig
-from bothways.training.data import Batches, Place
+from bothways.training.data import Batches, Place, another
 from bothways.training.files import read_json, write_json
 from bothways.training.held_out import HeldOut
 from bothways.training.job import Job, claim, text_of
@@ -127,7 +128,11 @@ def _outlook(job: Job, loop: Loop, steps: int) -> Outlook:
     tokens = round(steps * job.tokens_per_step)
     budget = job.config.allowance
     plan = Cost(steps, tokens, tokens * job.flops_per_token, budget.amount if budget.unit == "seconds" else None)
-    sample = job.prepared.train[int(job.prepared.train.order(job.config.seed, 0)[0])]
+    windows = job.prepared.train
+    sample = windows[int(windows.order(job.config.seed, 0)[0])]
+    if job.objective.reads_another:
+        sample = sample._replace(other=another(windows, sample, Key(job.config.seed, 0, sample.index),
+                                               job.objective.vocabulary.bos))
     return Outlook(job.config, job.objective, job.prepared.tokenizer, loop.network, _parameters(loop.network), plan,
                    job.precision, job.folder, loop.totals.step, sample)
 
