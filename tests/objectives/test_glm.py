@@ -276,7 +276,8 @@ def test_the_writer_counts_the_span_and_keeps_the_place():
 @pytest.mark.parametrize(("options", "words"), [
     ({"levels": []}, "must name each level once"), ({"levels": ["token", "token"]}, "must name each level once"),
     ({"levels": ["word"]}, "levels is 'word'"), ({"rate": 1}, "rate is 1"), ({"mean_span": 0.5}, "mean_span is 0.5"),
-    ({"places": "three"}, "places is 'three'"), ({"longest": 1}, "longest is 1"), ({"longest": True}, "longest is True"),
+    ({"places": "three"}, "places is 'three'"),
+    ({"longest": 1}, "longest is 1"), ({"longest": True}, "longest is True"),
 ])
 def test_bad_options_are_refused(options, words):
     with pytest.raises(BothwaysError, match=words):

@@ -64,8 +64,8 @@ class GLM(Objective):
         at_least(self.name, "mean_span", self.mean_span, 1)
         choice(self.name, "places", self.places, ("two", "one"))
         if isinstance(self.longest, bool) or not isinstance(self.longest, int) or self.longest < 2:
-            raise BothwaysError(f"objective '{self.name}': longest is {self.longest!r}, but must be a whole number of at "
-                                "least 2")
+            raise BothwaysError(f"objective '{self.name}': longest is {self.longest!r}, but must be a whole number of "
+                                "at least 2")
 
     @property
     def modes(self) -> tuple[Mode, ...]:
