@@ -53,7 +53,7 @@ class Global(Visibility):
 
 @dataclass(frozen=True, repr=False)
 class Strided(Visibility):
-    """A token sees those a multiple of `step` indexes away, itself included (arXiv 1904.10509, section 4.2)."""
+    """A token sees those a multiple of `step` indexes away, itself included (arXiv 1904.10509, section 4)."""
 
     step: int
     needs = frozenset({"index"})

@@ -310,6 +310,7 @@ def test_a_window_where_nothing_was_hidden_asks_nothing_and_still_counts():
 ALL = ["next-token", "masked", "masked(whole_words=True)", "masked-next", "span-corruption", "denoising", "diffusion",
        "next-token + masked-next", "0.25 next-token then 0.75 masked", "prefix", "ul2", "ul2(towers=2, roll=true)",
        "glm", "glm(levels=('token', 'sentence', 'document'), places=one)", "fim", "permuted", "permuted(k=1)",
+       "block-diffusion(block=8)", "diffusion(schedule=cosine, cut=0.5)",
        "text-to-text", "text-to-text(form=bert)", "text-to-text(form=deshuffling)", "text-to-text(form=prefix)"]
 
 

@@ -13,7 +13,8 @@ from bothways.visibility import bidirectional, causal
 RESERVED = len(RESERVED_TOKENS)
 PLAIN = Vocabulary.plain(RESERVED + 400)
 IDS = np.concatenate(([PLAIN.bos], np.arange(RESERVED, RESERVED + 30), [PLAIN.eos]))
-SINGLE = ["next-token", "masked", "masked-next", "span-corruption", "denoising", "diffusion"]
+SINGLE = ["next-token", "masked", "masked-next", "span-corruption", "denoising", "diffusion",
+          "block-diffusion(block=4)", "block-diffusion(block=1)"]
 HIDDEN = {
     "single": [9], "run": [4, 5, 6], "scattered": [1, 3, 7, 8, 20], "neighbours of both ends": [1, 30],
     "suffix with eos": list(range(20, 32)), "nothing": [], "all but bos": list(range(1, 32)),

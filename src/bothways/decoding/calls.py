@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bothways.batch import Example
 from bothways.decoding.blanks import Blanks, make_blanks
-from bothways.decoding.diffusion import diffuse
+from bothways.decoding.diffusion import diffuse, diffuse_blocks
 from bothways.decoding.infill import infill
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.mask_predict import mask_predict
@@ -23,7 +23,7 @@ from bothways.objectives.base import Mode, example
 
 Listener = Callable[[int, str], None]
 """Called with the number of a prompt and the piece of text that is now certain."""
-FILLERS = {"mask_predict": mask_predict, "diffusion": diffuse}
+FILLERS = {"mask_predict": mask_predict, "diffusion": diffuse, "block_diffusion": diffuse_blocks}
 """The decodings that fill places; `left_to_right` and `infill` write from left to right."""
 PLAIN = frozenset({"index", "position", "document"})
 """The facts that every text has."""

@@ -8,6 +8,7 @@ only where something is asked, and both towers by the tokens that each of them r
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from bothways.batch import Companion
 from bothways.model.companions import build
@@ -79,7 +80,7 @@ def _beside(config: ModelConfig, companion: Companion, visibility: Visibility, t
         entry, answer = built.products()
         return _tower(built.config, tokens, built.config.shape.layers, visibility, as_run) + 2.0 * (
             tokens * entry + asked * answer)
-    return 2.0 * asked * sum(weight.numel() for weight in built.parameters() if weight.dim() == 2)
+    return 2.0 * asked * sum(part.weight.numel() for part in built.modules() if isinstance(part, nn.Linear))
 
 
 def _pairs(config: ModelConfig, pairs: float) -> float:
@@ -95,7 +96,7 @@ def allowed(visibility: Visibility, length: int) -> float:
     """
     place, half = torch.arange(length), length // 2
     return density(visibility, length, prefix=(place < half).long(),
-                   block=torch.where(place < half, 2 * place, 2 * (place - half) - 1),
+                   block=torch.where(place < half, 2 * place + 1, 2 * (place - half)),
                    **{"global": (place == 0).long()},
                    valid=torch.ones(length, dtype=torch.long), part=torch.zeros(length, dtype=torch.long),
                    rank=torch.randperm(length, generator=torch.Generator().manual_seed(0)))

@@ -8,6 +8,7 @@ from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError, nearest
 from bothways.objectives import specs
 from bothways.objectives.base import Mode, Objective, Part, Profile
+from bothways.objectives.block_diffusion import BlockDiffusion
 from bothways.objectives.denoising import Denoising
 from bothways.objectives.diffusion import Diffusion
 from bothways.objectives.fim import FillInTheMiddle
@@ -27,7 +28,8 @@ from bothways.objectives.ul2 import UL2
 
 __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_entropy", "known", "make"]
 
-_KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion, Prefix,
+_KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion,
+                                       BlockDiffusion, Prefix,
                                        UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken,
                                        SentencePairs, Mixture)
 

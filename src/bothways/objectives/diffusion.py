@@ -21,7 +21,7 @@ TIME, LENGTH = 11, 12
 
 @dataclass(frozen=True)
 class Diffusion(Objective):
-    """-log p(x) <= E over t in (0, 1] of w(t) * sum over hidden k of -log p(x_k | x_t)  (MDLM, eq. 10; LLaDA, eq. 4).
+    """-log p(x) <= E over t in (0, 1] of w(t) * sum over hidden k of -log p(x_k | x_t)  (MDLM; LLaDA, eq. 4).
 
     Every token but `<bos>` is hidden independently with probability 1 - alpha(t), so the count is the number of those,
     not of the hidden ones: the loss is a bound in nats per token. Times are spread evenly over the windows of an epoch
@@ -31,7 +31,7 @@ class Diffusion(Objective):
     Options:
         smallest_time: no time is earlier.
         schedule: alpha(t), linear, cosine or polynomial; w(t) = -alpha'(t) / (1 - alpha(t)) follows, 1/t when linear.
-        subs: MDLM's parametrisation (section 3.2.3): `<mask>` has no probability, in the loss, in scores and in
+        subs: MDLM's parametrisation (section 3.2): `<mask>` has no probability, in the loss, in scores and in
             decoding. Its other half, that what is not hidden stays, holds in any case: only hidden tokens are asked
             for. LLaDA leaves `<mask>` in the softmax.
         cut: share of the windows cut to a random length (LLaDA, section 2.2: 0.01), so that short texts are known too.

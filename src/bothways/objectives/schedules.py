@@ -1,7 +1,7 @@
 """Noise schedules of masked diffusion: how large a share of the tokens is hidden at time t, and what that weighs.
 
 With alpha(t) the chance that a token is still there, the continuous-time bound weighs the hidden tokens by
-w(t) = -alpha'(t) / (1 - alpha(t))  (MDLM, arXiv 2406.07524, eq. 10). A schedule moves time, not the bound: with
+w(t) = -alpha'(t) / (1 - alpha(t))  (MDLM, arXiv 2406.07524, section 3). A schedule moves time, not the bound: with
 s = 1 - alpha(t) it is the integral of (1/s) * loss(s) over s in (0, 1] whatever the path; only its variance differs.
 """
 
@@ -46,4 +46,4 @@ SCHEDULES: dict[str, Schedule] = {
     "polynomial": Schedule(lambda t: t * t, lambda t: 2 * t, lambda t: (1 - t ** 3) / 3),
 }
 """alpha(t) = 1 - t (LLaDA; MDLM's loss does not depend on it), 1 - cos(pi/2 (1 - t)), and 1 - t^2 (MD4, arXiv
-2406.04329, section 4)."""
+2406.04329)."""

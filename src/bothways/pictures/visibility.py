@@ -22,6 +22,7 @@ from bothways.visibility import (
     Fields,
     FromPart,
     IntoPart,
+    IntoPrefix,
     Order,
     SameBlock,
     Valid,
@@ -115,9 +116,13 @@ def sentence(visibility: Visibility) -> str:
     """The visibility in plain words, as something a token does."""
     parts = sorted(visibility.conjuncts(), key=lambda part: (isinstance(part, Valid), not isinstance(part, Window),
                                                              repr(part)))
-    sees = [_sees(part) for part in parts if _restricts(part) is None]
+    sees = [part for part in parts if _restricts(part) is None]
     only = [words for part in parts if (words := _restricts(part)) is not None]
-    return "a token sees " + ", and only then, ".join(sees or ["every token"]) + "".join(f", {words}" for words in only)
+    if len(sees) > 1 and IntoPrefix() in sees:
+        sees.remove(IntoPrefix())
+        only.append("but only in the prefix")
+    what = ", and only then, ".join(map(_sees, sees)) or "every token"
+    return f"a token sees {what}" + "".join(f", {words}" for words in only)
 
 
 def _restricts(part: Visibility) -> str | None:
