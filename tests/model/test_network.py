@@ -170,8 +170,13 @@ def test_two_towers_do_not_leak():
     assert (network(apart).states == network(other).states).all(-1).tolist() == [True] * 4 + [False]
 
 
-def test_an_empty_source_leaves_the_decoder_alone():
-    two, one = build(ModelConfig(PAIR)), build(ModelConfig(replace(PAIR, source_layers=0)))
+@pytest.mark.parametrize("name", ["llama", "windows", "query-key norm", "sinusoidal", "no places"])
+def test_an_empty_source_leaves_the_decoder_alone(name):
+    """Looking across at nothing adds nothing where a block has no bias and norms what goes in, not what comes out.
+
+    Relative positions are left out: a tower of its own has buckets for both sides, a decoder for the left alone.
+    """
+    two, one = (build(replace(CONFIGS[name], shape=replace(PAIR, source_layers=layers))) for layers in (2, 0))
     one.load_state_dict({name: weight for name, weight in two.state_dict().items()
                          if "cross" not in name and "source_tower" not in name})
     torch.testing.assert_close(two(pair(6, 0)).states, one(text(6)).states)

@@ -251,6 +251,14 @@ def test_a_tagged_objective_is_given_back_by_its_description_and_many_packed_sta
     assert row.inputs[firsts].tolist() == list(TAGS.values())
 
 
+def test_a_mixture_writes_in_the_language_it_is_called_in():
+    mixture = make({"name": "mixture", "members": ["span-corruption", TAGGED]}, WORDY)
+    python = mixture.mode("python")
+    assert mixture.continuation(TEXT[:4], python).inputs[0] == TAGS["python"]
+    assert mixture.infilling(np.array([RESERVED, MASK]), python).source.inputs[-1] == TAGS["python"]
+    assert mixture.blank(TEXT, TEXT == RESERVED, python).inputs[0] == TAGS["python"]
+
+
 @pytest.mark.parametrize("languages, says", [
     (["text", "text"], "must be different names"), (["text", 3], "must be different names"),
     ([f"language {i}" for i in range(33)], "names 33, but the tokenizer has only 32 sentinels"),

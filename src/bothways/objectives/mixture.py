@@ -158,14 +158,16 @@ class Mixture(Objective):
         return objective.blank(ids, hidden, own)
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        return self._writer(mode, "left_to_right", "infill").continuation(ids)
+        own = None if mode is None else self._of(mode)[1]
+        return self._writer(mode, "left_to_right", "infill").continuation(ids, own)
 
     @property
     def stops(self) -> frozenset[int]:
         return self._writer(None, "left_to_right", "infill").stops
 
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        return self._writer(mode, "infill").infilling(ids)
+        own = None if mode is None else self._of(mode)[1]
+        return self._writer(mode, "infill").infilling(ids, own)
 
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         return self._writer(None, "infill").read_infilling(ids, written)
