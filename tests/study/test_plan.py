@@ -8,11 +8,12 @@ import pytest
 
 from bothways.cli.compare import Options, study_of
 from bothways.errors import BothwaysError
+from bothways.pictures.curves import PALETTE
 from bothways.study import plan as plans
 from bothways.study import sizes
-from bothways.study.contenders import CONTENDERS
+from bothways.study.contenders import CONTENDERS, colour, contender, is_contender, slug, split, title
 from bothways.study.describe import plan_lines
-from bothways.study.plan import Plan, Source, Study
+from bothways.study.plan import Job, Plan, Source, Study
 from bothways.study.recipes import DEMO, known_budget, read
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "studies").glob("*.yaml"))
@@ -124,3 +125,29 @@ def test_the_machine_is_shared_out():
     assert workers >= 1
     assert threads >= 1
     assert plans.share(0, 4, "cuda") == (1, 4)
+
+
+def test_any_objective_may_compete():
+    named = split("causal, masked(rate=0.15, replace='all'), 0.5 next-token + 0.5 masked-next ,causal")
+    assert named == ("causal", "masked(rate=0.15, replace='all')", "0.5 next-token + 0.5 masked-next")
+    who = contender(named[1])
+    assert who.objective["rate"] == 0.15
+    assert who.stack == "one tower"
+    assert contender("span-corruption").stack == "two towers"
+    assert title(named[1]) == named[1]
+    assert colour(named[1]) in PALETTE
+    assert is_contender(named[2])
+    assert not is_contender("tfidf-svm")
+    # a folder's name that any file system takes, and that tells two contenders apart
+    folders = {Job("known", key, 0).name for key in named}
+    assert len(folders) == 3
+    assert all(set(folder) <= set("abcdefghijklmnopqrstuvwxyz0123456789/._=-") for folder in folders)
+    assert slug("causal") == "causal"
+    assert slug("masked(rate=0.1)") != slug("masked[rate=0.1]")
+
+
+def test_what_is_neither_a_contender_nor_an_objective_is_refused():
+    with pytest.raises(BothwaysError, match="causal"):
+        plans.make(Study(contenders=("cusal",)))
+    with pytest.raises(BothwaysError, match="rate"):
+        plans.make(Study(contenders=("masked(rte=0.1)",)))

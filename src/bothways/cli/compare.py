@@ -1,6 +1,7 @@
 """Train every paradigm at one budget on your text, and report which one to use for what, and how sure that is.
 
     bothways compare --corpus notes/ --labels tickets.csv --budget 10min --seeds 3 --out study
+    bothways compare --contenders "causal, prefix, masked(rate=0.15)" --budget 2min --out objectives
     bothways compare --demo
 
 Five contenders (causal decoder, masked encoder, denoising encoder-decoder, hybrid, masked diffusion) and the controls
@@ -45,7 +46,7 @@ class Options:
     recipe: Path | None = None
     """A study as YAML (see recipes/studies/); other options then may not be given, except --out and the machine's."""
     contenders: str = "all"
-    """Comma-separated: causal, masked, denoising, hybrid, diffusion."""
+    """Comma-separated: causal, masked, denoising, hybrid, diffusion, or any objective: "ul2, masked(rate=0.15)"."""
     known: bool = True
     """The known source too, a grammar whose true probabilities can be computed; --no-known leaves it out."""
     workers: int = 0
@@ -102,7 +103,7 @@ def study_of(options: Options) -> tuple[Study, Path]:
     """
     from dataclasses import replace
 
-    from bothways.study.contenders import CONTENDERS
+    from bothways.study.contenders import CONTENDERS, split
     from bothways.study.plan import EMBEDDED, Study
     from bothways.study.recipes import DEMO, read
 
@@ -131,8 +132,7 @@ def study_of(options: Options) -> tuple[Study, Path]:
         study = Study(sources=_sources(options))
     if not options.known:
         study = replace(study, sources=tuple(source for source in study.sources if source.kind != "known"))
-    names = tuple(CONTENDERS) if options.contenders == "all" else tuple(
-        dict.fromkeys(name.strip() for name in options.contenders.split(",") if name.strip()))
+    names = tuple(CONTENDERS) if options.contenders == "all" else split(options.contenders)
     return here(replace(study, contenders=names)), folder
 
 

@@ -15,6 +15,8 @@ from typing import Any
 PALETTE: dict[str, tuple[str, str]] = {
     "blue": ("#2f6bb3", "#7cb0ee"), "orange": ("#c8690f", "#f0a55a"), "green": ("#3c8a4e", "#83cf95"),
     "red": ("#b8404f", "#ef8c98"), "purple": ("#7a55b0", "#b99bea"), "grey": ("#80868c", "#8f969d"),
+    "teal": ("#16808a", "#62c4cc"), "brown": ("#8a5a33", "#c99b72"), "pink": ("#b8488e", "#ee92c9"),
+    "olive": ("#74781a", "#bcc05a"),
 }
 """Colour -> (on light, on dark): chosen to be told apart also by readers who see few colours."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bothways.study.contenders import title
+from bothways.study.contenders import contender, title
 from bothways.study.extrapolation import Needed, budget_for
 from bothways.study.measures import LIKELIHOODS, Measure, kind_of
 from bothways.study.plan import Source
@@ -109,8 +109,8 @@ def value(measure: Measure, number: float, estimator: str = "") -> str:
 
 
 def called(line: Line) -> str:
-    """A line's name in a sentence: "Hybrid (bidirectional)" where the contender has several modes."""
-    several = line.contender == "hybrid"
+    """A line's name in a sentence: "Hybrid (bidirectional)" where the contender trains several objectives."""
+    several = not line.control and contender(line.contender).objective["name"] == "mixture"
     return title(line.contender) + (f" (called {line.mode})" if several and line.mode else "")
 
 

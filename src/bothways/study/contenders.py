@@ -1,4 +1,4 @@
-"""Who competes: five paradigms and the controls they must beat, as data.
+"""Who competes: five paradigms, any other objective by its spec, and the controls they must beat, as data.
 
 A contender is an objective and a stack; everything else (tokenizer, token stream and its order, trunk sizes,
 optimiser, schedule, seeds, budget) is the same for all of them and stands in the plan.
@@ -6,6 +6,9 @@ optimiser, schedule, seeds, budget) is the same for all of them and stands in th
 
 from __future__ import annotations
 
+import functools
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -66,11 +69,48 @@ CONTROLS: dict[str, Control] = {control.key: control for control in (
 )}
 
 
+OTHER_COLOURS = ("teal", "brown", "pink", "olive", "blue", "orange", "green", "red", "purple")
+"""Colours of contenders named by an objective, given out by their name."""
+NOT_TRAINED = frozenset(("controls", "prepare", "timing", *CONTROLS))
+"""Runs of a study that are no contender's."""
+
+
+@functools.lru_cache(maxsize=256)
 def contender(key: str) -> Contender:
-    """The contender of that key, or an error that names the nearest."""
-    if key not in CONTENDERS:
-        raise BothwaysError(f"there is no contender '{key}' {nearest(key, CONTENDERS)}")
-    return CONTENDERS[key]
+    """The contender of that key: one of the five, or any objective by its spec, such as "ul2" or "masked(rate=0.15)".
+
+    Raises:
+        BothwaysError: neither a contender nor an objective, with the nearest names; a wrong option of an objective.
+    """
+    if key in CONTENDERS:
+        return CONTENDERS[key]
+    from bothways import objectives
+    from bothways.batch import Vocabulary
+
+    bare = key.split("(")[0].strip()
+    if bare.isidentifier() and bare not in objectives.known() and not key.endswith(".yaml"):
+        known = [*CONTENDERS, *objectives.known()]
+        raise BothwaysError(f"there is no contender or objective '{bare}' {nearest(bare, known)}")
+    objective = objectives.make(key, Vocabulary.plain(4096))
+    shade = OTHER_COLOURS[zlib.crc32(key.encode()) % len(OTHER_COLOURS)]
+    return Contender(key, key, objective.describe(), objective.stack, objective.summary, shade)
+
+
+def is_contender(key: str) -> bool:
+    """Whether a run of this name trains a network (and is no control, and no preparation)."""
+    return key not in NOT_TRAINED
+
+
+def slug(key: str) -> str:
+    """A contender's name as a folder: what a file system may not like becomes a dash."""
+    plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", key).strip("-")
+    return key if plain == key else f"{plain[:60]}-{zlib.crc32(key.encode()):08x}"
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Names from a list with commas; a comma inside an objective's parentheses is its own."""
+    found = re.findall(r"(?:[^,(]|\([^)]*\))+", text)
+    return tuple(dict.fromkeys(name.strip() for name in found if name.strip()))
 
 
 def title(key: str) -> str:
@@ -81,5 +121,4 @@ def title(key: str) -> str:
 
 def colour(key: str) -> str:
     """The name of the colour it has in every picture."""
-    known: Contender | Control | None = CONTENDERS.get(key) or CONTROLS.get(key)
-    return "grey" if known is None else known.colour
+    return contender(key).colour if is_contender(key) else "grey"

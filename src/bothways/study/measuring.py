@@ -126,9 +126,12 @@ def readings(trained: Trained, off: bool = True) -> list[tuple[str, str]]:
     network also both sides, since that is how such networks are often adapted."""
     if trained.objective.stack == "two towers":
         return [("native", "bidirectional")]
-    own = list(dict.fromkeys(repr(mode.visibility) for mode in trained.objective.modes))
-    extra = [("bidirectional", "bidirectional" + OFF)] if off and own == ["causal"] else []
-    return [(name, name) for name in own if name in ("causal", "bidirectional")] + extra
+    own: dict[str, str] = {}
+    for mode in trained.objective.modes:
+        sentence = repr(mode.visibility)
+        own.setdefault(sentence, sentence if sentence in ("causal", "bidirectional") else mode.name)
+    extra = [("bidirectional", "bidirectional" + OFF)] if off and list(own) == ["causal"] else []
+    return [(name, name) for name in own.values()] + extra
 
 
 def frozen(trained: Trained, desk: Desk, shuffled: bool = False) -> Rows:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from bothways.errors import BothwaysError
 from bothways.study import sizes
-from bothways.study.contenders import CONTENDERS, CONTROLS, MASK_RATE, Contender, contender
+from bothways.study.contenders import CONTENDERS, CONTROLS, MASK_RATE, Contender, contender, is_contender, slug
 from bothways.study.sizes import Size
 
 FORMAT = 1
@@ -83,12 +83,12 @@ class Job:
     @property
     def name(self) -> str:
         """Its folder below `runs/`."""
-        return f"{self.source}/{self.contender}-seed{self.seed}"
+        return f"{self.source}/{slug(self.contender)}-seed{self.seed}"
 
     @property
     def trains(self) -> bool:
         """Whether there is a network to train."""
-        return self.contender in CONTENDERS
+        return is_contender(self.contender)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from bothways.pictures import curves
 from bothways.study import answers as words
 from bothways.study import findings, results
-from bothways.study.contenders import CONTENDERS, CONTROLS, colour, title
+from bothways.study.contenders import CONTROLS, colour, contender, title
 from bothways.study.curve_report import CURVES, curve_part
 from bothways.study.measures import MEASURES, Measure, kind_of
 from bothways.study.plan import MATCHED, UNMATCHED, Source, write_json
@@ -74,8 +74,8 @@ def document(found: Results, draw: bool = True) -> dict[str, Any]:
         "made": datetime.now().strftime("%d %B %Y, %H:%M"),
         "lead": words.lead(found, answered),
         "uses": uses(sources, answered),
-        "contenders": [{"key": key, "title": CONTENDERS[key].title, "plain": CONTENDERS[key].plain,
-                        "colour": CONTENDERS[key].colour} for key in found.plan.study.contenders],
+        "contenders": [{"key": key, "title": title(key), "plain": contender(key).plain, "colour": colour(key)}
+                       for key in found.plan.study.contenders],
         "controls": [{"title": CONTROLS[key].title, "plain": CONTROLS[key].plain} for key in found.plan.study.controls],
         "sources": [source_part(found, source, draw) for source in sources],
         "matched": MATCHED, "unmatched": UNMATCHED,
@@ -296,7 +296,7 @@ def pictures(found: Results, source: str, draw: bool) -> Iterator[dict[str, Any]
         example = run["example"]
         # a hybrid shows one example a direction; all others show one
         parts = [example_part(one, colour(key), draw) for one in example.get("several", [example])]
-        yield {"contender": key, "title": title(key), "colour": colour(key), "plain": CONTENDERS[key].plain,
+        yield {"contender": key, "title": title(key), "colour": colour(key), "plain": contender(key).plain,
                "parts": parts}
 
 

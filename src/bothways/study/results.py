@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.study import plan as plans
-from bothways.study.contenders import CONTENDERS
+from bothways.study.contenders import is_contender
 from bothways.study.measures import LIKELIHOODS, MEASURES, Measure, kind_of
 from bothways.study.plan import Job, Plan
 from bothways.study.statistics import Difference, Interval, holm, over_items, over_seeds, paired, paired_items
@@ -55,7 +55,7 @@ class Line:
     @property
     def control(self) -> bool:
         """Whether this is something to beat, not a contender."""
-        return self.contender not in CONTENDERS
+        return not is_contender(self.contender)
 
     @property
     def by_seed(self) -> dict[int, Row]:

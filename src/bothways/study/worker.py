@@ -26,7 +26,7 @@ from bothways.batch import Example, Key
 from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
 from bothways.study import data, efforts, measuring, plan
-from bothways.study.contenders import CONTENDERS
+from bothways.study.contenders import contender
 from bothways.study.locks import only_one
 from bothways.study.plan import STEPS_FILE, Source, write_json
 from bothways.study.progress import STATUS_FILE
@@ -136,7 +136,7 @@ def _contender(folder: Path, told: dict[str, Any], size: Size, desk: measuring.D
 
     # 1. train, or go on; the steps that seconds are worth to this contender stand for the seconds
     config = train_config(told, size, desk.source, desk.prepared)
-    who = CONTENDERS[told["contender"]]
+    who = contender(told["contender"])
     _status(folder, "training")
     _, objective = resolved(config, desk.prepared)
     run = train(config, desk.prepared, folder / "training", watchers=[_Steps(folder)], show=False)
@@ -162,7 +162,7 @@ def train_config(told: dict[str, Any], size: Size, source: Source, prepared: Any
     """The training config of a run: everything but objective and towers is the same for all contenders."""
     from bothways.training import Record, TrainConfig
 
-    who = CONTENDERS[told["contender"]]
+    who = contender(told["contender"])
     matrix, other, decay = plan.rates_of(size, who.key)
     budget = f"{told['steps']} steps" if told.get("steps") else source.budget
     return TrainConfig(model=plan.model_config(size, prepared.tokenizer.vocabulary.size, who),
@@ -192,7 +192,7 @@ def _untrained(size: Size, prepared: Any, told: dict[str, Any]) -> Trained:
     from bothways import objectives
     from bothways.model import LanguageModel
 
-    who = CONTENDERS["masked"]
+    who = contender("masked")
     torch.manual_seed(int(told["seed"]))
     vocabulary = prepared.tokenizer.vocabulary
     network = LanguageModel(plan.model_config(size, vocabulary.size, who)).to(told["device"]).eval()
