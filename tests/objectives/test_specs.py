@@ -18,11 +18,13 @@ PLAIN = Vocabulary.plain(100)
 
 @pytest.mark.parametrize("spec, described", [
     ("next-token", {"name": "next-token"}),
-    ("masked(rate=0.3)", {"name": "masked", "rate": 0.3, "replace": "80-10-10", "whole_words": False}),
+    ("masked(rate=0.3)", {"name": "masked", "rate": 0.3, "replace": "80-10-10", "whole_words": False, "asked": 1.0}),
     (" masked( rate = 0.3, replace=all, whole_words=true ) ",
-     {"name": "masked", "rate": 0.3, "replace": "all", "whole_words": True}),
-    ("masked(replace=80-10-10)", {"name": "masked", "rate": 0.15, "replace": "80-10-10", "whole_words": False}),
-    ({"name": "masked-next", "rate": [0.3, 0.15]}, {"name": "masked-next", "rate": (0.3, 0.15), "whole_words": False}),
+     {"name": "masked", "rate": 0.3, "replace": "all", "whole_words": True, "asked": 1.0}),
+    ("masked(replace=80-10-10)",
+     {"name": "masked", "rate": 0.15, "replace": "80-10-10", "whole_words": False, "asked": 1.0}),
+    ({"name": "masked-next", "rate": [0.3, 0.15]},
+     {"name": "masked-next", "rate": (0.3, 0.15), "whole_words": False, "asked": 1.0}),
     ({"name": "span-corruption(rate=0.5)", "mean_span": 8},
      {"name": "span-corruption", "rate": 0.5, "mean_span": 8, "roll": False}),
     ("diffusion()", {"name": "diffusion", "smallest_time": 0.001, "schedule": "linear", "subs": False, "cut": 0.0}),

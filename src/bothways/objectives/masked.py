@@ -17,27 +17,27 @@ from bothways.visibility import bidirectional
 
 MODE = Mode("bidirectional", bidirectional, predicts="here", likelihood="pseudo")
 Rate = float | tuple[float, float]
+ASKED = 13
+"""Salt of the lot that says which hidden tokens are asked for."""
 
 
 @dataclass(frozen=True)
-class Masked(Objective):
-    """Mean of -log p(x_k | corrupted x) over the selected places k, anew in every epoch (RoBERTa's dynamic masking).
+class Selecting(Objective):
+    """What masked and masked-next share: which tokens are hidden, and which of those are asked for.
 
     Options:
         rate: share of the ordinary tokens selected, or (first, last) for a rate that moves evenly over training
             (arXiv 2410.24159 goes from 0.3 to 0.15).
-        replace: what stands at a selected place, as percentages `<mask>`-random-unchanged ("80-10-10" is BERT's),
-            or "all" for `<mask>` at every one (arXiv 2202.08005 found it better).
         whole_words: select words, not tokens.
+        asked: share of the selected tokens that is asked for. With less than 1 the text is damaged more than is asked
+            of it: arXiv 2202.08005 tells the corruption rate (`rate`) from the prediction rate
+            (`rate` * `asked`), of which the one makes the task harder and the other the signal denser.
     """
 
     vocabulary: Vocabulary
     rate: Rate = 0.15
-    replace: str = "80-10-10"
     whole_words: bool = False
-    name = "masked"
-    summary = "hide some tokens, see both sides, predict the hidden ones"
-    source = "Devlin et al. 2018 (BERT), section 3.1; arXiv 1810.04805"
+    asked: float = 1.0
     decoding = "mask_predict"
     tokens = ("<bos>", "<eos>", "<mask>")
 
@@ -46,15 +46,46 @@ class Masked(Objective):
         need_ordinary(self.name, self.vocabulary)
         object.__setattr__(self, "rate", read_rate(self.name, self.rate))
         flag(self.name, "whole_words", self.whole_words)
+        if self.asked != 1 or isinstance(self.asked, bool):
+            share(self.name, "asked", self.asked)
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(bidirectional, asked=mean_rate(self.rate) * self.asked)
+
+    def selected(self, window: Window, key: Key, rng: np.random.Generator,
+                 first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Places to hide, none before `first`, and those among them to ask for: two int64 arrays in rising order."""
+        places = select(window.ids, self.vocabulary, rate_at(self.rate, key.progress), self.whole_words, rng, first)
+        if self.asked == 1 or not len(places):
+            return places, places
+        own = key.rng(ASKED)
+        count = max(1, stochastic_round(self.asked * len(places), own))
+        return places, np.sort(own.permutation(places)[:count])
+
+
+@dataclass(frozen=True)
+class Masked(Selecting):
+    """Mean of -log p(x_k | corrupted x) over the places k that are asked for, anew in every epoch (RoBERTa).
+
+    Options:
+        rate, whole_words, asked: as for any that selects.
+        replace: what stands at a selected place, as percentages `<mask>`-random-unchanged ("80-10-10" is BERT's),
+            or "all" for `<mask>` at every one (arXiv 2202.08005 found it better).
+    """
+
+    replace: str = "80-10-10"
+    name = "masked"
+    summary = "hide some tokens, see both sides, predict the hidden ones"
+    source = "Devlin et al. 2018 (BERT), section 3.1; arXiv 1810.04805"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         read_shares(self.name, self.replace)
 
     @property
     def modes(self) -> tuple[Mode, ...]:
         return (MODE,)
-
-    @property
-    def profile(self) -> Profile:
-        return Profile(bidirectional, asked=mean_rate(self.rate))
 
     @functools.cached_property
     def _ordinary(self) -> np.ndarray:
@@ -63,10 +94,10 @@ class Masked(Objective):
 
     def corrupt(self, window: Window, key: Key) -> Example:
         ids, rng = window.ids, key.rng()
-        places = select(ids, self.vocabulary, rate_at(self.rate, key.progress), self.whole_words, rng)
+        places, asked = self.selected(window, key, rng)
         shares = read_shares(self.name, self.replace)
         corrupted = replaced(ids, places, shares, self.vocabulary.mask, self._ordinary, rng)
-        return example(corrupted, bidirectional, [ask(places, ids[places])])
+        return example(corrupted, bidirectional, [ask(asked, ids[asked])])
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         return example(np.where(hidden, self.vocabulary.mask, ids), bidirectional,
