@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
+from bothways.model.boundary import Boundary
 from bothways.model.config import ModelConfig
 from bothways.model.generator import Delta, Generator
 from bothways.visibility import Fields
@@ -57,6 +58,7 @@ class FieldEmbedding(nn.Module):
 
 KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {
     "generator": Generator, "separate generator": functools.partial(Generator, own=True), "delta": Delta,
+    "boundary": Boundary,
     "classes": Classes, "embedding": FieldEmbedding}
 """What builds each kind. A module's `initialise`, if it has one, runs behind the network's."""
 

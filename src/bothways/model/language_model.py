@@ -135,7 +135,7 @@ class LanguageModel(nn.Module):
                 weight.normal_(0.0, 0.02 / (math.sqrt(2 * depth) if writes else 1.0))
         for companion in self.companions.values():
             if hasattr(companion, "initialise"):
-                companion.initialise()
+                cast(Delta, companion).initialise()
 
     def _embed(self, example: Example) -> Tensor:
         """Tokens as vectors, with those of the fields that have an embedding of their own: (N, D)."""

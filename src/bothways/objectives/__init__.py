@@ -23,6 +23,7 @@ from bothways.objectives.prefix import Prefix
 from bothways.objectives.replaced_token import ReplacedToken
 from bothways.objectives.sentence_pairs import SentencePairs
 from bothways.objectives.span_corruption import SpanCorruption
+from bothways.objectives.spans import Spans
 from bothways.objectives.text_to_text import TextToText
 from bothways.objectives.ul2 import UL2
 
@@ -30,7 +31,7 @@ __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_e
 
 _KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion,
                                        BlockDiffusion, Prefix,
-                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken,
+                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans,
                                        SentencePairs, Mixture)
 
 

@@ -58,6 +58,22 @@ def poisson_lengths(total: int, mean: float, rng: np.random.Generator) -> np.nda
     return lengths
 
 
+def geometric_lengths(total: int, ends: float, longest: int, rng: np.random.Generator) -> np.ndarray:
+    """Span lengths that add up to `total` on average, geometric(`ends`) up to `longest`, scaled to add up to 1.
+
+    SpanBERT's law (arXiv 1907.10529, section 3.1: 0.2 and 10 give 3.8 on average). No length is cut: the last one is
+    taken by lot, unless it fits. With a `total` of at least `longest` there is at least one.
+    """
+    law = ends * (1 - ends) ** np.arange(longest)
+    below = np.cumsum(law / law.sum())
+    below[-1] = 1.0
+    lengths = np.searchsorted(below, rng.random(total + 1), side="right") + 1
+    sums = np.cumsum(lengths)
+    full = int(np.searchsorted(sums, total, side="right"))
+    short = total - (int(sums[full - 1]) if full else 0)
+    return lengths[:full + int(rng.random() < short / lengths[full])].astype(np.int64)
+
+
 def place_spans(kept: int, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Put spans between `kept` tokens, each in a gap of its own, so that no two of them touch.
 
@@ -123,14 +139,18 @@ def rotated(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def replaced(ids: np.ndarray, places: np.ndarray, shares: tuple[float, float, float], mark: int, others: np.ndarray,
-             rng: np.random.Generator) -> np.ndarray:
-    """The text with `mark`, a random one of `others`, or the token itself at each place, by these shares: (L,)."""
+             rng: np.random.Generator, groups: np.ndarray | None = None) -> np.ndarray:
+    """The text with `mark`, a random one of `others`, or the token itself at each place, by these shares: (L,).
+
+    Args:
+        groups: (T,) int64 from 0, places of one group being treated alike; each for itself when none.
+    """
     corrupted = ids.copy()
     marked, random, _ = shares
     if marked == 1:
         corrupted[places] = mark
         return corrupted
-    lot = rng.random(len(places))
+    lot = rng.random(len(places)) if groups is None else rng.random(int(groups.max(initial=-1)) + 1)[groups]
     corrupted[places[lot < marked]] = mark
     drawn = places[(lot >= marked) & (lot < marked + random)]
     corrupted[drawn] = others[rng.integers(len(others), size=len(drawn))]

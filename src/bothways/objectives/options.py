@@ -31,6 +31,14 @@ def at_least(objective: str, option: str, value: object, least: float) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
+def whole(objective: str, option: str, value: object, least: int) -> int:
+    """A whole number of at least `least`."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise BothwaysError(f"objective '{objective}': {option} is {value!r}, but must be a whole number of at least "
+                            f"{least}")
+    return int(value)
+
+
 def flag(objective: str, option: str, value: object) -> bool:
     """True or false."""
     if not isinstance(value, bool):
