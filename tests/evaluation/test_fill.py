@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from tests.evaluation.small import PARADIGMS, small, texts
 
-from bothways.evaluation.fill import choose_blanks, fill
+from bothways import objectives
+from bothways.batch import Vocabulary
+from bothways.evaluation.fill import choose_blanks, fill, reads_on
 from bothways.evaluation.known import conditionals, divergence, entropy_of
+from bothways.evaluation.questions import Way
 
 
 def test_blanks_are_whole_plain_and_the_same_every_time():
@@ -55,3 +60,12 @@ def test_a_flat_network_is_near_a_flat_source():
     assert flat.value == pytest.approx(np.log(75 / 31), abs=1e-4)
     assert flat.details["entropy"] == pytest.approx(np.log(31))
     assert (flat.estimator, off.estimator) == ("exact, both sides", "exact, left side only")
+
+
+@pytest.mark.parametrize(("name", "both"), [("next-token", [False]), ("prefix", [False]), ("glm", [True]),
+                                            ("masked-next", [True]), ("permuted", [True, False])])
+def test_who_reads_on_behind_a_blank_is_found_by_posing_one(name, both):
+    vocabulary = Vocabulary.plain(64)
+    objective = objectives.make(name, vocabulary)
+    posed = [Way(mode.name, "exact", partial(objective.blank, mode=mode), mode) for mode in objective.modes]
+    assert [reads_on(way, vocabulary) for way in posed] == both

@@ -39,7 +39,7 @@ def fill(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *, 
             with timed(scores):
                 answered = answers(trained, [way.pose(*pair) for pair in asked], tokens)
                 weights = [float(len(one.log_probs)) for one in answered]
-                how = given(way, span)
+                how = given(way, trained.vocabulary, span)
                 scores.append(mean_score(f"fill accuracy, {what}", way.name, how,
                                          [float(one.correct.mean()) for one in answered], weights, unit="share"))
                 scores.append(mean_score(f"fill NLL, {what}", way.name, how,
@@ -69,10 +69,30 @@ def choose_blanks(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: 
     return chosen
 
 
-def given(way: Way, span: int = 1) -> str:
+def given(way: Way, vocabulary: Vocabulary, span: int = 1) -> str:
     """What an answer had to go by: the estimator's name."""
     if way.two_towers:
         return "exact, both sides, written by the decoder"
     if way.kind == "exact":
-        return "exact, left side only"
+        return "exact, both sides, written" if reads_on(way, vocabulary) else "exact, left side only"
     return "exact, both sides" if span == 1 else "tokens of the span independent, both sides"
+
+
+def reads_on(way: Way, vocabulary: Vocabulary) -> bool:
+    """Whether who answers for a blank may see what stands behind it, found by posing one and looking.
+
+    A prefix or infilling network writes from left to right and still reads a blank's both sides first.
+    """
+    ordinary = np.flatnonzero(~vocabulary.special)[:7]
+    if len(ordinary) < 2:
+        return False
+    ids = np.concatenate(([vocabulary.bos], np.resize(ordinary, 6)))
+    other = ids.copy()
+    other[-1] = ids[-2]
+    hidden = np.arange(len(ids)) == 3
+    one, two = way.pose(ids, hidden), way.pose(other, hidden)
+    behind = (one.inputs != two.inputs).nonzero().flatten()
+    asked = one.asks[0].where
+    seen = one.visibility.allows({name: fact[asked] for name, fact in one.fields.items()},
+                                 {name: fact[behind] for name, fact in one.fields.items()})
+    return bool(seen.any())

@@ -46,11 +46,12 @@ def conditionals(trained: Trained, source: Source, windows: Sequence[Window] | S
     scores: list[Score] = []
     for way in ways(trained, off_mode):
         with timed(scores):
-            true = left if way.kind == "exact" and not way.two_towers else both
+            how = given(way, trained.vocabulary)
+            true = left if "left side only" in how else both
             answered = distributions(trained, [way.pose(*pair) for pair in asked], tokens)
             items = [divergence(truth, one[0]) for truth, one in zip(true, answered)]
             entropy = float(np.mean([entropy_of(truth) for truth in true])) if true else float("nan")
-            scores.append(mean_score("KL to the true conditional", way.name, given(way), items, unit="nats",
+            scores.append(mean_score("KL to the true conditional", way.name, how, items, unit="nats",
                                      higher_is_better=False, details={"entropy": entropy}))
     return scores
 
