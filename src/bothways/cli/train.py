@@ -152,7 +152,7 @@ def _prepare(recipe: Recipe, out: Path) -> Any:
     assert text.corpus is not None
     with _waiting(f"text       reading {text.corpus}"):
         prepared = prepare(text.corpus, out / "text", tokenizer=tokenizer, window=text.window, held_out=text.held_out,
-                           field=text.field, limit_bytes=text.limit_bytes, smoothing=text.smoothing)
+                           field=text.field, limit_bytes=text.limit_bytes, smoothing=text.smoothing, cut=text.cut)
     train, valid = prepared.train, prepared.valid
     print(f"text       {count(train.tokens)} tokens in {len(train):,} windows of {text.window}, "
           f"{train.bytes / max(1, train.tokens):.2f} bytes a token; {count(valid.tokens)} tokens held out",

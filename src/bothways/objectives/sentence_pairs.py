@@ -62,8 +62,8 @@ class SentencePairs(Objective):
         flag(self.name, "whole_words", self.whole_words)
         read_shares(self.name, self.replace)
         if not self.vocabulary.ends_sentence.any():
-            raise BothwaysError(f"objective '{self.name}' cuts texts at the ends of sentences, and this tokenizer has no "
-                                "token that ends one (. ! or ?): choose 'masked'")
+            raise BothwaysError(f"objective '{self.name}' cuts texts at the ends of sentences, and this tokenizer has "
+                                "no token that ends one (. ! or ?): choose 'masked'")
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -124,9 +124,9 @@ class SentencePairs(Objective):
             first, second = self._cut(body, rng) if len(self._begins(body)) else self._cut(self._body(window), rng)
             return Pair(second, first, wrong) if wrong and len(second) else Pair(first, second, wrong)
         if window.other is None:
-            raise BothwaysError("objective 'sentence-pairs': next-sentence takes a wrong sentence from another document, "
-                                "but the window came without one: read it through training.data.corrupted, or ask for "
-                                "sentence-order")
+            raise BothwaysError("objective 'sentence-pairs': next-sentence takes a wrong sentence from another "
+                                "document, but the window came without one: read it through training.data.corrupted, "
+                                "or ask for sentence-order")
         body, other = self._body(window), self._body(window.other)
         begins = self._begins(other)
         # both at ends of sentences or both at words: a B that begins in the middle of a sentence would be the wrong one

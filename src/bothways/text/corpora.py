@@ -17,10 +17,13 @@ from typing import NamedTuple
 
 from bothways.errors import BothwaysError, nearest
 from bothways.text.files import chunks, lines, looks_like_text
+from bothways.text.turns import Turn, turns_of
 
 Source = str | Path | Sequence["str | Path"]
 
 PYTHON_LIBRARY = "python-library"
+PYTHON_FUNCTIONS = "python-functions"
+"""Functions of the library, each with the first line of its documentation: text, or turns of a question and answer."""
 TEXT_FIELDS = ("text", "content", "document", "body", "sentence", "article", "review", "message", "question")
 """The fields looked for, in this order, when none is named."""
 
@@ -40,12 +43,16 @@ _HEADING = re.compile(r"\n(?= ?= [^=\n]+ = ?\n)")
 
 
 class Document(NamedTuple):
-    """One text, the name of its source, its place there (such as `line 12`), and what it is written in."""
+    """One text, the name of its source, its place there (such as `line 12`), and what it is written in.
+
+    With `turns`, the text is what all sides said.
+    """
 
     text: str
     name: str
     place: str
     language: str = "text"
+    turns: tuple[Turn, ...] = ()
 
 
 def read(source: Source, field: str | None = None) -> Iterator[Document]:
@@ -66,11 +73,51 @@ def read(source: Source, field: str | None = None) -> Iterator[Document]:
     if name == PYTHON_LIBRARY:
         from bothways.text.library import documents
         yield from documents()
+    elif name == PYTHON_FUNCTIONS:
+        yield from read_turns(name)
     elif name.startswith("hf:"):
         yield from _read_dataset(name.removeprefix("hf:"), field)
     else:
         for path in files(name):
             yield from _read_file(path, field)
+
+
+def read_turns(source: Source) -> Iterator[Document]:
+    """The conversations of a source, streaming: JSON lines, CSV, `hf:NAME`, `python-functions`, or a list of these.
+
+    Raises:
+        BothwaysError: as `read`, a kind of file without records, a record without turns (see `turns.turns_of`).
+    """
+    if isinstance(source, (list, tuple)):
+        for part in source:
+            yield from read_turns(part)
+        return
+    name = str(source)
+    if name == PYTHON_FUNCTIONS:
+        from bothways.text.library import functions
+        for number, (bare, line) in enumerate(functions(aside=False)):
+            if len(bare) <= LONGEST_FUNCTION:
+                yield _conversation((Turn(bare, False), Turn(line, True)), name, f"function {number}", "python")
+    elif name.startswith("hf:"):
+        for place, row in _rows(name.removeprefix("hf:")):
+            yield _conversation(turns_of(row, f"{name} {place}"), name, place, _language(row))
+    else:
+        for path in files(name):
+            kind = kind_of(path)
+            if kind not in ("jsonl", "ndjson", "csv", "tsv"):
+                raise BothwaysError(f"'{path}' holds no turns: name JSON lines (or CSV) whose records have messages "
+                                    "or a question and an answer, or cut the text in another way")
+            for line, record in json_records(path) if kind in ("jsonl", "ndjson") else csv_records(path):
+                turns = turns_of(record, f"{path}:{line}")
+                yield _conversation(turns, str(path), f"line {line}", _language(record))
+
+
+LONGEST_FUNCTION = 600
+"""Characters of a function in `python-functions`, so that one fits into a window with what is said about it."""
+
+
+def _conversation(turns: tuple[Turn, ...], name: str, place: str, language: str) -> Document:
+    return Document("\n".join(turn.text for turn in turns), name, place, language, turns)
 
 
 def files(source: str | Path) -> list[Path]:
@@ -278,17 +325,21 @@ def _read_parquet(path: Path, field: str | None) -> Iterator[Document]:
 
 def _read_dataset(name: str, field: str | None) -> Iterator[Document]:
     """`hf:NAME`, `hf:NAME:CONFIG` or either with `@SPLIT` (train when none), streamed."""
+    column = field
+    for place, row in _rows(name):
+        column = column or pick(row, None, TEXT_FIELDS, f"hf:{name}")
+        yield Document(text_of(row, column, f"hf:{name} {place}"), f"hf:{name}", place, _language(row))
+
+
+def _rows(name: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(place, row) of a data set of `datasets`, streamed."""
     import datasets
 
     path, _, split = name.partition("@")
     path, _, config = path.partition(":")
     try:
         rows = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
-        column = field
-        for number, row in enumerate(rows):
-            column = column or pick(row, None, TEXT_FIELDS, f"hf:{name}")
-            text = text_of(row, column, f"hf:{name} row {number}")
-            yield Document(text, f"hf:{name}", f"row {number}", _language(row))
+        yield from ((f"row {number}", row) for number, row in enumerate(rows))
     except BothwaysError:
         raise
     except Exception as error:  # whatever a hub, a cache or a script raises

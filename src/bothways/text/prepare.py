@@ -22,10 +22,11 @@ from typing import cast
 
 import numpy as np
 
-from bothways.errors import BothwaysError
-from bothways.text.corpora import PYTHON_LIBRARY, Document, Source, files, read
+from bothways.errors import BothwaysError, nearest
+from bothways.text.corpora import PYTHON_FUNCTIONS, PYTHON_LIBRARY, Document, Source, files, read, read_turns
 from bothways.text.tokenizer import Tokenizer, TokenizerConfig
-from bothways.text.windows import SHORTEST, Windows, WindowWriter
+from bothways.text.turns import pieces
+from bothways.text.windows import CUTS, SHORTEST, Cut, Windows, WindowWriter
 
 FORMAT = 1
 SAMPLE_BYTES = 20_000_000
@@ -64,7 +65,7 @@ class Prepared:
 
 def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | TokenizerConfig, window: int = 128,
             held_out: float = 0.05, seed: int = 0, field: str | None = None,
-            limit_bytes: int | None = None, smoothing: float = 1.0) -> Prepared:
+            limit_bytes: int | None = None, smoothing: float = 1.0, cut: Cut = "tokens") -> Prepared:
     """Read a source, remove exact duplicates, split by document, tokenise, and cut into windows.
 
     Called again with the same source (names, sizes and times of its files) and choices, it reuses the folder.
@@ -79,6 +80,10 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
         limit_bytes: stop reading after this much text.
         smoothing: training reads each language (a file's by its name, a record's by its field `language`) in
             proportion to its share of the tokens to this power: 1 as they are, 0 all equally.
+        cut: "tokens" cuts windows wherever they are full; "doc-sentences" behind the last sentence that fits, inside a
+            document; "full-sentences" likewise, but a window goes on into the next document behind `<eos> <bos>`
+            (RoBERTa, arXiv 1907.11692, section 4.2). "turns" reads records of questions and answers (`text.turns`),
+            each one window, and refuses one that is longer.
     Raises:
         BothwaysError: whatever `read` complains of, a corpus shorter than one window, a full disk.
     """
@@ -87,20 +92,26 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
                             f"not window={window} and held_out={held_out}")
     if not 0 <= smoothing <= 1:
         raise BothwaysError(f"smoothing is {smoothing}, but lies between 0 (all languages equally) and 1 (as they are)")
+    if cut not in CUTS:
+        raise BothwaysError(f"cut is '{cut}' {nearest(str(cut), CUTS)}")
+    if cut == "turns" and field is not None:
+        raise BothwaysError(f"field '{field}' names where text stands, but cut 'turns' finds questions and answers by "
+                            "the names of their fields: leave field out")
     folder = Path(folder)
-    key = _key(source, tokenizer, window, held_out, seed, field, limit_bytes, smoothing)
+    key = _key(source, tokenizer, window, held_out, seed, field, limit_bytes, smoothing, cut)
     if key is not None and _is_current(folder, key):
         return Prepared.load(folder)
     with building(folder) as aside:
         with _rereadable(source, aside) as again:
-            survey = _survey(_limited(read(again, field), limit_bytes), held_out, seed,
+            def documents() -> Iterator[Document]:
+                return _limited(read_turns(again) if cut == "turns" else read(again, field), limit_bytes)
+            survey = _survey(documents(), held_out, seed,
                              0 if isinstance(tokenizer, Tokenizer) else SAMPLE_BYTES)
             if isinstance(tokenizer, TokenizerConfig):
                 tokenizer = Tokenizer.train(survey.sample, tokenizer.kind, tokenizer.size)
-            documents = _limited(read(again, field), limit_bytes)
-            report = _write(documents, survey, aside, tokenizer, window, smoothing)
+            report = _write(documents(), survey, aside, tokenizer, window, smoothing, cut)
         tokens, name = cast(int, report["train_tokens"]), _name(source)
-        if tokens < window or not report["valid_tokens"]:
+        if (tokens < window and cut != "turns") or not report["valid_tokens"]:
             raise BothwaysError(f"{name} is shorter than one window: {tokens} tokens to train on and "
                                 f"{report['valid_tokens']} held out, and a window is {window}; add text or ask for "
                                 "shorter windows")
@@ -162,14 +173,20 @@ def _survey(documents: Iterator[Document], held_out: float, seed: int, sample_by
 # --- the second pass ---
 
 def _write(documents: Iterator[Document], survey: _Survey, folder: Path, tokenizer: Tokenizer, window: int,
-           smoothing: float) -> dict[str, object]:
+           smoothing: float, cut: Cut) -> dict[str, object]:
     """Encode and append what the survey keeps; what was found, as the report. Held-out text is read as it is."""
-    writers = {split: WindowWriter(folder, split, window, tokenizer.vocabulary, smoothing if split == "train" else 1.0)
-               for split in SPLITS}
+    if cut.endswith("sentences") and not tokenizer.vocabulary.ends_sentence.any():
+        raise BothwaysError(f"cut '{cut}' ends windows with sentences, and this tokenizer has no token that ends one "
+                            "(. ! or ?): cut by tokens")
+    if cut == "turns" and survey.halved:
+        raise BothwaysError("there is one conversation, and one has to be held out: add records")
+    writers = {split: WindowWriter(folder, split, window, tokenizer.vocabulary, smoothing if split == "train" else 1.0,
+                                   cut) for split in SPLITS}
+    long: list[tuple[int, str]] = []
     counts = dict.fromkeys(SPLITS, 0)
     try:
         seen = 0
-        batch: list[tuple[str, str, str]] = []
+        batch: list[tuple[str, Document]] = []
         characters = 0
         for seen, document in enumerate(documents, start=1):
             if seen > len(survey.kept):
@@ -178,30 +195,42 @@ def _write(documents: Iterator[Document], survey: _Survey, folder: Path, tokeniz
                 continue
             text = document.text.strip()
             parts = _halves(text) if survey.halved else [("valid" if survey.held[seen - 1] else "train", text)]
-            batch += [(split, part, document.language) for split, part in parts]
+            batch += [(split, document._replace(text=part)) for split, part in parts]
             characters += len(text)
             if characters >= BATCH_CHARACTERS:
-                _append(batch, writers, counts, tokenizer)
+                long += _append(batch, writers, counts, tokenizer, window)
                 batch, characters = [], 0
-        _append(batch, writers, counts, tokenizer)
+        long += _append(batch, writers, counts, tokenizer, window)
         if seen != len(survey.kept):
             raise BothwaysError("the source changed while it was being read: call again when it is at rest")
+        if long and cut == "turns":
+            longest, where = max(long)
+            raise BothwaysError(f"{where} has {longest} tokens with its marks, the longest of {len(long)} that are "
+                                f"longer than a window of {window}: set the window to {longest}, or shorten them")
     finally:
         for writer in writers.values():
             writer.close()
     return _report(writers, counts, survey.duplicates, window, tokenizer)
 
 
-def _append(batch: list[tuple[str, str, str]], writers: dict[str, WindowWriter], counts: dict[str, int],
-            tokenizer: Tokenizer) -> None:
-    """(split, text, language) to `<bos> ids <eos>`, each to its split. Reserved names in a corpus are plain text."""
-    bos, eos = tokenizer.vocabulary.bos, tokenizer.vocabulary.eos
-    encoded = tokenizer.encode_batch([text for _, text, _ in batch], reserved=False)
+def _append(batch: list[tuple[str, Document]], writers: dict[str, WindowWriter], counts: dict[str, int],
+            tokenizer: Tokenizer, window: int) -> list[tuple[int, str]]:
+    """Texts to `<bos> ids <eos>`, or turns with their marks, each to its split; (length, place) of those that are
+    longer than a window. Reserved names in a corpus are plain text, but for thoughts in answers."""
+    vocabulary = tokenizer.vocabulary
+    made = [pieces(one.turns, vocabulary) if one.turns else [vocabulary.bos, one.text, vocabulary.eos]
+            for _, one in batch]
+    encoded = iter(tokenizer.encode_batch([part for parts in made for part in parts if isinstance(part, str)],
+                                          reserved=False))
+    ids = [np.array(list(itertools.chain.from_iterable([part] if isinstance(part, int) else next(encoded)
+                                                       for part in parts))) for parts in made]
     for split in SPLITS:
-        own = [where == split for where, _, _ in batch]
-        chosen = [np.array([bos, *ids, eos]) for ids in itertools.compress(encoded, own)]
-        writers[split].add(chosen, [language for _, _, language in itertools.compress(batch, own)])
+        own = [where == split for where, _ in batch]
+        chosen = list(itertools.compress(ids, own))
+        writers[split].add(chosen, [one.language for _, one in itertools.compress(batch, own)])
         counts[split] += len(chosen)
+    return [(len(one), f"{document.name} {document.place}") for one, (_, document) in zip(ids, batch, strict=True)
+            if len(one) > window]
 
 
 def _halves(text: str) -> list[tuple[str, str]]:
@@ -284,20 +313,21 @@ def _is_current(folder: Path, key: str) -> bool:
 # --- sources ---
 
 def _key(source: Source, tokenizer: Tokenizer | TokenizerConfig, window: int, held_out: float, seed: int,
-         field: str | None, limit_bytes: int | None, smoothing: float) -> str | None:
+         field: str | None, limit_bytes: int | None, smoothing: float, cut: Cut) -> str | None:
     """Everything the result depends on, as a digest; none for a source whose state cannot be known (a stream)."""
     states: list[object] = []
     for part in source if isinstance(source, (list, tuple)) else [source]:
         name = str(part)
         if name == "-" or name.startswith("hf:"):
             return None
-        if name == PYTHON_LIBRARY:
+        if name in (PYTHON_LIBRARY, PYTHON_FUNCTIONS):
             states.append([name, platform.python_version(), platform.system()])
         else:
             stats = [(str(path), path.stat()) for path in files(name)]
             states.append([[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
     chosen = tokenizer.fingerprint if isinstance(tokenizer, Tokenizer) else asdict(tokenizer)
-    everything = [FORMAT, "languages", states, chosen, window, held_out, seed, field, limit_bytes, smoothing]
+    everything = [FORMAT, "languages", states, chosen, window, held_out, seed, field, limit_bytes, smoothing,
+                  *([] if cut == "tokens" else [cut])]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:32]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -15,10 +16,35 @@ SHORTEST = 8
 """A window's fewest tokens: the rest of a document that is shorter than this is left out."""
 
 
+Cut = Literal["tokens", "doc-sentences", "full-sentences", "turns"]
+"""Where windows end: wherever they are full; at the last end of a sentence that fits, inside one document or going on
+into the next (RoBERTa, arXiv 1907.11692, section 4.2); or with their document, which is then one window."""
+CUTS: tuple[Cut, ...] = get_args(Cut)
+
+
 def cuts(lengths: np.ndarray, window: int) -> np.ndarray:
     """How many windows each document gives: (documents,) int64 from (documents,) lengths in tokens."""
     full, rest = np.divmod(lengths, window)
     return np.asarray(full + (rest >= min(SHORTEST, window)), dtype=np.int64)
+
+
+def sentence_cuts(ends: np.ndarray, length: int, window: int) -> np.ndarray:
+    """Where windows of whole sentences end in a text, each with as many sentences as fit: (W,) int64, rising.
+
+    A sentence that leaves the window before it fewer than 8 tokens, or is longer than a window, is cut where the
+    window is full.
+
+    Args:
+        ends: (S,) places behind the ends of sentences, rising.
+        length: of the text, in tokens; the last window ends there.
+    """
+    found, begin, least = [0], 0, min(SHORTEST, window)
+    while length - begin > window:
+        fits = int(np.searchsorted(ends, begin + window, side="right"))
+        last = int(ends[fits - 1]) if fits else 0
+        begin = last if last - begin >= least else begin + window
+        found.append(begin)
+    return np.array([*found[1:], length] if length > begin else found[1:], dtype=np.int64)
 
 
 def shares_read(tokens: np.ndarray, smoothing: float) -> np.ndarray:
@@ -32,10 +58,10 @@ def shares_read(tokens: np.ndarray, smoothing: float) -> np.ndarray:
 
 
 class Windows:
-    """The windows of one split: consecutive slices of `window` tokens of each document, without overlap.
+    """The windows of one split: consecutive slices of at most `window` tokens, without overlap, ended as `cut` says.
 
-    A document's last window may be shorter, down to 8 tokens. Nothing is held in memory but the documents' offsets
-    and languages.
+    A document's last window may be shorter, down to 8 tokens. Nothing is held in memory but the offsets of windows
+    and documents, and the languages.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -47,7 +73,13 @@ class Windows:
         self.bytes = int(facts["bytes"])
         """UTF-8 bytes of text that those tokens stand for."""
         self._offsets = np.load(folder / f"{split}.offsets.npy", mmap_mode="r")
-        counts = cuts(np.diff(self._offsets), self.window)
+        self.cut: Cut = facts.get("cut", "tokens")
+        """Where windows end."""
+        self._slices = None if self.cut == "tokens" else np.load(folder / f"{split}.windows.npy")
+        if self._slices is None:
+            counts = cuts(np.diff(self._offsets), self.window)
+        else:
+            counts = np.bincount(self._documents(self._slices[:, 0]), minlength=len(self._offsets) - 1)
         self._first = np.concatenate([[0], np.cumsum(counts)])
         self.languages: tuple[str, ...] = tuple(facts.get("languages", ()))
         """What the documents are written in, in order of appearance; none in a folder that does not know."""
@@ -70,11 +102,16 @@ class Windows:
             raise IndexError(f"window {index} of {size}")
         index = int(index) % size
         document = int(np.searchsorted(self._first, index, side="right")) - 1
-        start = (index - int(self._first[document])) * self.window
-        begin = int(self._offsets[document]) + start
-        end = min(begin + self.window, int(self._offsets[document + 1]))
+        if self._slices is None:
+            start = (index - int(self._first[document])) * self.window
+            begin = int(self._offsets[document]) + start
+            end = min(begin + self.window, int(self._offsets[document + 1]))
+        else:
+            begin, end = map(int, self._slices[index])
+            start = begin - int(self._offsets[document])
         language = "" if self._language is None else self.languages[int(self._language[document])]
-        return Window(np.array(self._ids[begin:end], dtype=np.int64), document, start, index, language)
+        ids = np.array(self._ids[begin:end], dtype=np.int64)
+        return Window(ids, document, start, index, language, self.cut.endswith("sentences"))
 
     def __iter__(self) -> Iterator[Window]:
         return (self[index] for index in range(len(self)))
@@ -88,6 +125,10 @@ class Windows:
         """All ids of one document, `<bos>` and `<eos>` included: (L,) int64."""
         return np.array(self._ids[int(self._offsets[number]):int(self._offsets[number + 1])], dtype=np.int64)
 
+    def _documents(self, places: np.ndarray) -> np.ndarray:
+        """The document that each place of the file lies in."""
+        return np.searchsorted(self._offsets, places, side="right") - 1
+
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """The order in which an epoch reads the windows: (n,) int64, the same for the same seed and epoch.
 
@@ -98,7 +139,8 @@ class Windows:
             return rng.permutation(len(self))
         # 1. the language of each window, and how much text each has in windows
         counts = np.diff(self._first)
-        kept = np.minimum(np.diff(self._offsets), counts * self.window)
+        kept = (np.minimum(np.diff(self._offsets), counts * self.window) if self._slices is None else
+                np.bincount(self._documents(self._slices[:, 0]), np.diff(self._slices)[:, 0], len(counts)))
         tokens = np.bincount(self._language, weights=kept, minlength=len(self.languages))
         languages = np.repeat(self._language, counts)
         # 2. a part of each
@@ -117,7 +159,11 @@ class Windows:
 class WindowWriter:
     """Appends documents to a split's files as they come; nothing but the offsets stays in memory."""
 
-    def __init__(self, folder: Path, split: str, window: int, vocabulary: Vocabulary, smoothing: float = 1.0) -> None:
+    def __init__(self, folder: Path, split: str, window: int, vocabulary: Vocabulary, smoothing: float = 1.0,
+                 cut: Cut = "tokens") -> None:
+        self._cut = cut
+        self._slices: list[np.ndarray] = []
+        self._waiting = np.zeros(0, np.int64)
         self._folder, self._split, self._window, self._vocabulary = folder, split, window, vocabulary
         self._smoothing = smoothing
         self._languages: dict[str, int] = {}
@@ -140,7 +186,12 @@ class WindowWriter:
         flat = np.concatenate(arrays)
         flat.astype(self._dtype).tofile(self._file)
         self._lengths.append(lengths)
+        self.all_tokens += len(flat)
+        self.all_bytes += int(self._vocabulary.n_bytes[flat].sum())
         # 2. what lies in windows and what is a remainder too short for one
+        if self._cut != "tokens":
+            self._slice(arrays, flat)
+            return
         counts = cuts(lengths, self._window)
         kept = np.minimum(lengths, counts * self._window)
         place = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -148,15 +199,61 @@ class WindowWriter:
         self.windows += int(counts.sum())
         self.tokens += int(kept.sum())
         self.bytes += int(n_bytes[place < np.repeat(kept, lengths)].sum())
-        self.all_tokens += len(flat)
-        self.all_bytes += int(n_bytes.sum())
+
+    def _slice(self, arrays: Sequence[np.ndarray], flat: np.ndarray) -> None:
+        """Windows that end with sentences or documents."""
+        if self._cut == "full-sentences":
+            # the last window of a batch waits for the text that comes after it
+            self._waiting = np.concatenate((self._waiting, flat))
+            ends = self._sentences(self._waiting)
+            self._keep(self._waiting, ends[:-1])
+            self._waiting = self._waiting[int(ends[-2]) if len(ends) > 1 else 0:]
+            return
+        first = self.all_tokens - len(flat)
+        for ids in arrays:
+            ends = np.array([len(ids)]) if self._cut == "turns" else self._sentences(ids)
+            self._keep(ids, ends, first)
+            first += len(ids)
+
+    def _sentences(self, ids: np.ndarray) -> np.ndarray:
+        """Where windows of whole sentences end in these ids; a document's `<eos>` ends a sentence."""
+        vocabulary = self._vocabulary
+        ends = vocabulary.ends_sentence[ids]
+        closed = ids == vocabulary.eos
+        # the <eos> behind a sentence belongs to it
+        ends[:-1] &= ~closed[1:]
+        return sentence_cuts(np.flatnonzero(ends | closed) + 1, len(ids), self._window)
+
+    def _keep(self, ids: np.ndarray, ends: np.ndarray, first: int | None = None) -> None:
+        """Windows of these ids that end there, those of at least 8 tokens (of any length where a document is one).
+
+        Args:
+            first: place of `ids` in the file; the last ids of the file when none.
+        """
+        if not len(ends):
+            return
+        first = self.all_tokens - len(ids) if first is None else first
+        slices = np.stack((np.concatenate(([0], ends[:-1])), ends), axis=1)[:len(ends)].astype(np.int64)
+        slices = slices[np.diff(slices)[:, 0] >= (1 if self._cut == "turns" else min(SHORTEST, self._window))]
+        read = np.concatenate(([0], np.cumsum(self._vocabulary.n_bytes[ids])))
+        self._slices.append(slices + first)
+        self.windows += len(slices)
+        self.tokens += int(np.diff(slices).sum())
+        self.bytes += int((read[slices[:, 1]] - read[slices[:, 0]]).sum())
 
     def close(self) -> None:
         """Write the offsets and the facts beside the ids."""
         self._file.close()
+        if len(self._waiting):
+            self._keep(self._waiting, np.array([len(self._waiting)]))
+            self._waiting = self._waiting[:0]
+        if self._cut != "tokens":
+            slices = np.concatenate(self._slices) if self._slices else np.zeros((0, 2), np.int64)
+            np.save(self._folder / f"{self._split}.windows.npy", slices)
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
         np.save(self._folder / f"{self._split}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
         np.save(self._folder / f"{self._split}.languages.npy", np.array(self._language, dtype=np.uint16))
         facts = {"window": self._window, "dtype": self._dtype.name, "windows": self.windows, "tokens": self.tokens,
-                 "bytes": self.bytes, "languages": list(self._languages), "smoothing": self._smoothing}
+                 "bytes": self.bytes, "languages": list(self._languages), "smoothing": self._smoothing,
+                 "cut": self._cut}
         (self._folder / f"{self._split}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

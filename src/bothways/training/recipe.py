@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import BothwaysError
+from bothways.text.windows import Cut
 from bothways.training.config import TrainConfig, load_mapping, merge, read
 
 
@@ -40,6 +41,9 @@ class Text:
     """Read no more than this."""
     smoothing: float = 1.0
     """Each language is read in proportion to its share of the tokens to this power: 1 as they are, 0 all equally."""
+    cut: Cut = "tokens"
+    """Where windows end: "tokens" wherever they are full, "doc-sentences" with a sentence, "full-sentences" with a
+    sentence but going on into the next document; "turns" has each record of questions and answers in a window."""
 
 
 @dataclass(frozen=True)
