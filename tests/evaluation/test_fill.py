@@ -63,7 +63,11 @@ def test_a_flat_network_is_near_a_flat_source():
 
 
 @pytest.mark.parametrize(("name", "both"), [("next-token", [False]), ("prefix", [False]), ("glm", [True]),
-                                            ("masked-next", [True]), ("permuted", [True, False])])
+                                            ("masked-next", [True]), ("permuted", [True, False]),
+                                            ("span-corruption", [True]), ("denoising", [True]),
+                                            ("text-to-text(form=drop-tokens)", [True]),
+                                            ("text-to-text(form=deshuffling)", [True]),
+                                            ("text-to-text(form=prefix)", [False])])
 def test_who_reads_on_behind_a_blank_is_found_by_posing_one(name, both):
     vocabulary = Vocabulary.plain(64)
     objective = objectives.make(name, vocabulary)

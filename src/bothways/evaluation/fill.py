@@ -71,17 +71,17 @@ def choose_blanks(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: 
 
 def given(way: Way, vocabulary: Vocabulary, span: int = 1) -> str:
     """What an answer had to go by: the estimator's name."""
-    if way.two_towers:
-        return "exact, both sides, written by the decoder"
     if way.kind == "exact":
-        return "exact, both sides, written" if reads_on(way, vocabulary) else "exact, left side only"
+        by = " by the decoder" if way.two_towers else ""
+        return f"exact, both sides, written{by}" if reads_on(way, vocabulary) else "exact, left side only"
     return "exact, both sides" if span == 1 else "tokens of the span independent, both sides"
 
 
 def reads_on(way: Way, vocabulary: Vocabulary) -> bool:
     """Whether who answers for a blank may see what stands behind it, found by posing one and looking.
 
-    A prefix or infilling network writes from left to right and still reads a blank's both sides first.
+    A prefix or infilling network writes from left to right and still reads a blank's both sides first, and so does
+    a decoder whose encoder was shown them.
     """
     ordinary = np.flatnonzero(~vocabulary.special)[:7]
     if len(ordinary) < 2:
@@ -91,6 +91,8 @@ def reads_on(way: Way, vocabulary: Vocabulary) -> bool:
     other[-1] = ids[-2]
     hidden = np.arange(len(ids)) == 3
     one, two = way.pose(ids, hidden), way.pose(other, hidden)
+    if one.source is not None and two.source is not None and not one.source.inputs.equal(two.source.inputs):
+        return True
     behind = (one.inputs != two.inputs).nonzero().flatten()
     asked = one.asks[0].where
     seen = one.visibility.allows({name: fact[asked] for name, fact in one.fields.items()},
