@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 RUNS: dict[str, list[list[str]]] = {
     "train_speed": [["--case", case, "--rounds", "9"] for case in ("masked", "causal", "encoder-decoder")],
     "skewed_lengths": [[]],
+    "corruption_speed": [[]],
 }
 
 
