@@ -19,7 +19,7 @@ from bothways.decoding.sampling import GenerateConfig
 from bothways.decoding.written import GrowingText, StoppedBy, Written
 from bothways.errors import BothwaysError, nearest
 from bothways.families.trained import Trained
-from bothways.objectives.base import Mode, example
+from bothways.objectives.base import Mode, reading
 
 Listener = Callable[[int, str], None]
 """Called with the number of a prompt and the piece of text that is now certain."""
@@ -241,15 +241,15 @@ def _filling_mode(trained: Trained) -> Mode:
 def _start(trained: Trained, prompt: Sequence[int], config: GenerateConfig, mode: Mode) -> Example:
     """What writing begins from.
 
-    One tower without `begin` reads the prompt exactly as it stands, unless its visibility needs facts that only the
-    objective knows (what is the prefix).
+    One tower without `begin` reads the prompt exactly as it stands (where it matters, as a prefix), unless the objective
+    writes behind a text of its own format.
     """
     ids = np.asarray(prompt, dtype=np.int64)
     if trained.objective.stack == "one tower" and not config.begin:
         if not len(ids):
             raise BothwaysError("an empty prompt needs a <bos> to begin from: leave `begin` on, or give one token")
-        if mode.visibility.needs <= PLAIN:
-            return example(ids, mode.visibility)
+        if mode.visibility.needs <= PLAIN or trained.objective.decoding_of(mode) == "left_to_right":
+            return reading(ids, mode.visibility)
     return trained.objective.continuation(ids, mode)
 
 
