@@ -272,6 +272,9 @@ def _headline(measure: Measure, lines: Sequence[Line]) -> Line | None:
 
     usable = [line for line in lines if fits(line)]
     preferred = [line for line in usable if base_mode(line.mode) == measure.prefers]
+    if not preferred and measure.prefers == "causal":
+        # a prefix, a decoder or a left-to-right order under another name: who can read exactly stands so
+        preferred = [line for line in usable if kind_of(line.estimator) == "exact"]
     if lines and lines[0].control:
         # a control is as good as its best line: that is what has to be beaten
         return min(usable, key=lambda line: -line.interval.mean if measure.higher_is_better else line.interval.mean)
