@@ -241,8 +241,8 @@ def _filling_mode(trained: Trained) -> Mode:
 def _start(trained: Trained, prompt: Sequence[int], config: GenerateConfig, mode: Mode) -> Example:
     """What writing begins from.
 
-    One tower without `begin` reads the prompt exactly as it stands (where it matters, as a prefix), unless the objective
-    writes behind a text of its own format.
+    One tower without `begin` reads the prompt exactly as it stands (where it matters, as a prefix), unless the
+    objective writes behind a text of its own format.
     """
     ids = np.asarray(prompt, dtype=np.int64)
     if trained.objective.stack == "one tower" and not config.begin:

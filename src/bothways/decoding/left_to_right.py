@@ -154,6 +154,9 @@ def _extended(example: Example, written: Sequence[int]) -> Example:
     fields = {}
     for name, values in example.fields.items():
         more = values[-1:].expand(len(written))
-        more = more + steps if name in _advancing(example.fields) else torch.zeros_like(more) if name == "prefix" else more
+        if name in _advancing(example.fields):
+            more = more + steps
+        elif name == "prefix":
+            more = torch.zeros_like(more)
         fields[name] = torch.cat((values, more))
     return replace(example, inputs=torch.cat((example.inputs, torch.tensor(list(written)))), fields=fields)
