@@ -155,7 +155,7 @@ class Model:
     def generate(self, prompt: Texts | Tensor, max_new_tokens: int = 64, *, visibility: str | Visibility | None = None,
                  stop: Texts = (), stream: bool | Callable[[str], None] = False,
                  **options: Any) -> str | list[str] | Tensor | Iterator[str]:
-        """Write on after a prompt; the result is of the prompt's kind and begins with it.
+        """Write on after a prompt; the result is of the prompt's kind and begins with it (an answer on a new line).
 
         Args:
             prompt: a text, several, or a (L,) or (B, L) tensor of ids, which are read exactly as they stand (a text
@@ -166,7 +166,8 @@ class Model:
             stream: true returns an iterator of the new text in pieces of whole characters; a function is called with
                 each piece. One text at a time.
             options: temperature (0 is greedy), top_k, top_p, min_p, repetition_penalty, stop_ids, seed, cached; steps,
-                block and order for models that fill many places at once. See `decoding.GenerateConfig`.
+                block and order for models that fill many places at once; think_tokens and hide_thought for models
+                that think before they answer. See `decoding.GenerateConfig`.
         Returns:
             text, texts, or a tensor (L + n,) or (B, L + n), shorter rows filled up with `<pad>` on the right.
         Raises:
@@ -192,7 +193,8 @@ class Model:
             return decoding.stream(self.trained, rows[0], config, mode)
         listen = None if not callable(stream) else lambda _, piece: stream(piece)  # type: ignore[operator]
         written = decoding.generate(self.trained, rows, config, mode, listen)
-        results = [text + (new.text or "") for text, new in zip(texts, written, strict=True)]
+        between = "\n" if self.objective.replies else ""
+        results = [text + between + (new.text or "") for text, new in zip(texts, written, strict=True)]
         return results[0] if isinstance(prompt, str) else results
 
     def write(self, prompts: Sequence[str], config: GenerateConfig | None = None,

@@ -6,6 +6,11 @@ A prompt of - is read from standard input. Which decoding writes is up to the mo
 looks left, by filling blanks (--steps, --block) where it looks both ways. A model trained both ways is asked for one:
 
     bothways generate run/model "Once upon a time" --visibility causal --temperature 0.8 --top-p 0.9
+
+A model trained on questions and answers (instruct, pairs) answers the prompt; what it thinks first can be limited and
+left out:
+
+    bothways generate run/model "What is 2 + 2?" --think-tokens 50 --hide-thought
 """
 
 from __future__ import annotations
@@ -51,6 +56,10 @@ class Options:
     """Places filled at once; all of them when none."""
     order: Literal["confidence", "random"] = "confidence"
     """Which predictions such a model keeps first."""
+    think_tokens: int | None = None
+    """The most tokens of a thought, for a model that thinks before it answers; 0 lets it answer at once."""
+    hide_thought: bool = False
+    """Show the answer alone."""
     device: str | None = None
     """cpu, cuda, cuda:1."""
     verbose: bool = False
@@ -77,8 +86,8 @@ def run(options: Options) -> int:
             prompt, options.max_new_tokens, stream=True, visibility=options.visibility, temperature=options.temperature,
             top_k=options.top_k, top_p=options.top_p, min_p=options.min_p, stop=options.stop, steps=options.steps,
             repetition_penalty=options.repetition_penalty, seed=options.seed + number, block=options.block,
-            order=options.order)
-        print(prompt, end="", flush=True)
+            order=options.order, think_tokens=options.think_tokens, hide_thought=options.hide_thought)
+        print(prompt, end="\n" if model.objective.replies else "", flush=True)
         for piece in text:
             pieces += len(piece)
             print(piece, end="", flush=True)

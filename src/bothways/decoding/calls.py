@@ -16,6 +16,7 @@ from bothways.decoding.infill import infill
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.mask_predict import mask_predict
 from bothways.decoding.sampling import GenerateConfig
+from bothways.decoding.thoughts import SHOWN, Thoughts
 from bothways.decoding.written import GrowingText, StoppedBy, Written
 from bothways.errors import BothwaysError, nearest
 from bothways.families.trained import Trained
@@ -117,6 +118,9 @@ def _writing(trained: Trained, prompts: Sequence[Sequence[int]], config: Generat
     if not len(prompts):
         return []
     decoding = _decoding(trained, mode, "generate")
+    if trained.objective.thought is None and (config.think_tokens is not None or config.hide_thought):
+        raise BothwaysError(f"a model trained by '{trained.objective.name}' writes no thoughts: leave "
+                            f"{'think_tokens' if config.think_tokens is not None else 'hide_thought'} out")
     if decoding in FILLERS:
         return (yield from _by_filling(trained, prompts, config, mode, decoding))
     return (yield from _by_writing(trained, prompts, config, mode))
@@ -134,11 +138,13 @@ def _by_writing(trained: Trained, prompts: Sequence[Sequence[int]], config: Gene
             _room(trained, len(start.source), f"prompt {number + 1}")
         limits.append(min(config.max_new_tokens, _room(trained, len(start), f"prompt {number + 1}")))
     # 2. write
-    writer = Writer(trained.network, examples, config, blocked_tokens(trained, [*ends, *config.stop_ids]),
-                    max(limits), seen=[list(prompt) for prompt in prompts] if examples[0].source is not None else None)
+    marks = trained.objective.thought
+    thoughts = Thoughts(marks, examples, blocked_tokens(trained, [*ends, *config.stop_ids]), config.think_tokens)
+    writer = Writer(trained.network, examples, config, thoughts.blocked, max(limits), seen=[list(prompt) for prompt in prompts] if examples[0].source is not None else None)
     growing = [_growing(trained, prompt, config) for prompt in prompts]
     ids: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
+    thought: list[list[int]] = [[] for _ in prompts]
     stopped: list[StoppedBy] = ["length" if limit == config.max_new_tokens else "positions" for limit in limits]
     evaluations = [0 for _ in prompts]
     while writer.open:
@@ -151,8 +157,10 @@ def _by_writing(trained: Trained, prompts: Sequence[Sequence[int]], config: Gene
                 continue
             ids[row].append(token)
             logprobs[row].append(logprob)
-            if text is not None:
-                yield row, text.add(token)
+            thinks = thoughts.wrote(row, token)
+            thought[row] += [token] * thinks
+            if text is not None and not (thinks and config.hide_thought):
+                yield row, text.say(SHOWN[marks.index(token)]) if marks and token in marks else text.add(token)
             if text is not None and text.stopped:
                 stopped[row] = "stop"
                 writer.close(row)
@@ -164,7 +172,8 @@ def _by_writing(trained: Trained, prompts: Sequence[Sequence[int]], config: Gene
             yield row, text.finish()
     seconds = time.perf_counter() - begun
     return [Written(ids[row], logprobs[row], stopped[row], None if text is None else text.text, evaluations[row],
-                    evaluations[row], seconds) for row, text in enumerate(growing)]
+                    evaluations[row], seconds, _text(trained, thought[row]) if thought[row] else None)
+            for row, text in enumerate(growing)]
 
 
 def _by_filling(trained: Trained, prompts: Sequence[Sequence[int]], config: GenerateConfig, mode: Mode,
@@ -286,7 +295,8 @@ def _growing(trained: Trained, prompt: Sequence[int], config: GenerateConfig) ->
         if config.stop:
             raise BothwaysError("stop strings need a tokenizer, and this folder has none: use stop_ids")
         return None
-    return GrowingText(trained.tokenizer, config.stop, [int(token) for token in prompt[-CONTEXT:]])
+    context = [] if trained.objective.replies else [int(token) for token in prompt[-CONTEXT:]]
+    return GrowingText(trained.tokenizer, config.stop, context)
 
 
 def _text(trained: Trained, ids: list[int]) -> str | None:

@@ -37,6 +37,10 @@ class GenerateConfig:
     steps: int | None = None
     block: int | None = None
     order: str = "confidence"
+    think_tokens: int | None = None
+    """The most tokens of a thought, whose end is then written for the model; 0 begins none. No limit when none."""
+    hide_thought: bool = False
+    """Leave thoughts out of the text; the ids hold them."""
     begin: bool = True
     """Put `<bos>` before a prompt that does not begin with it."""
     cached: bool = True
@@ -53,6 +57,8 @@ class GenerateConfig:
             (not self.repetition_penalty > 0,
              f"repetition_penalty is {self.repetition_penalty}, but must be above 0 (1 changes nothing)"),
             (self.steps is not None and self.steps < 1, f"steps is {self.steps}, but at least 1 is needed"),
+            (self.think_tokens is not None and self.think_tokens < 0,
+             f"think_tokens is {self.think_tokens}, but a thought has 0 tokens (none is begun) or more"),
             (self.block is not None and self.block < 1, f"block is {self.block}, but a block has at least 1 place"),
             (self.order not in ("confidence", "random"),
              f"order is '{self.order}', but predictions are kept by 'confidence' or in 'random' order"),

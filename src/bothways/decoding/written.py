@@ -19,6 +19,7 @@ class Written:
     logprobs: natural log probability of each new token under the network, before temperature and filters.
     text: the ids as text, cut before a stop string; none without a tokenizer.
     steps, network_evaluations: passes that wrote something, and passes in all (a shared pass counts for each prompt).
+    thought: what was thought on the way, if anything was; part of `text` too unless thoughts are hidden.
     seconds: wall clock of the whole call, which writes all its prompts together.
     """
 
@@ -29,6 +30,7 @@ class Written:
     steps: int = 0
     network_evaluations: int = 0
     seconds: float = 0.0
+    thought: str | None = None
 
 
 class Decodes(Protocol):
@@ -63,6 +65,17 @@ class GrowingText:
         grown = self.tokenizer.decode(self._ids[self._start:])
         if len(grown) > len(known) and not grown.endswith("\ufffd"):
             self._take(grown[len(known):])
+        return self._give(final=False)
+
+    def say(self, words: str) -> str:
+        """Take words that stand for a mark; the text before them ends here."""
+        if self.stopped:
+            return ""
+        known = self.tokenizer.decode(self._ids[self._start:self._read])
+        self._take(self.tokenizer.decode(self._ids[self._start:])[len(known):])
+        if not self.stopped:
+            self._take(words)
+            self._start = self._read
         return self._give(final=False)
 
     def finish(self) -> str:

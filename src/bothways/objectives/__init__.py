@@ -14,10 +14,12 @@ from bothways.objectives.diffusion import Diffusion
 from bothways.objectives.fim import FillInTheMiddle
 from bothways.objectives.glm import GLM
 from bothways.objectives.loss import cross_entropy
+from bothways.objectives.instruct import Instruct
 from bothways.objectives.masked import Masked
 from bothways.objectives.masked_next import MaskedNext
 from bothways.objectives.mixture import Member, Mixture, described_members
 from bothways.objectives.next_token import NextToken
+from bothways.objectives.pairs import Pairs
 from bothways.objectives.permuted import Permuted
 from bothways.objectives.prefix import Prefix
 from bothways.objectives.replaced_token import ReplacedToken
@@ -32,7 +34,7 @@ __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_e
 _KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion,
                                        BlockDiffusion, Prefix,
                                        UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans,
-                                       SentencePairs, Mixture)
+                                       SentencePairs, Pairs, Instruct, Mixture)
 
 
 def known() -> dict[str, type[Objective]]:

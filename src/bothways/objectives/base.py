@@ -90,6 +90,8 @@ class Objective(ABC):
     """The decoding that fits: left_to_right, mask_predict, diffusion or infill."""
     tokens: ClassVar[tuple[str, ...]] = ("<bos>", "<eos>")
     """The reserved tokens it cannot do without."""
+    reads_turns: ClassVar[bool] = False
+    """Whether it learns answers to questions (`text.turns`), which lie in windows that nobody may cut."""
     loaded_from: ClassVar[str | None] = None
     """`file.py:Class` for an objective of a user's own, which is then its name in `describe`."""
 
@@ -160,6 +162,16 @@ class Objective(ABC):
     def companions(self) -> tuple[Companion, ...]:
         """What must be trained beside the trunk (a head for classes, a generator, a latent); none by default."""
         return ()
+
+    @property
+    def thought(self) -> tuple[int, int] | None:
+        """The ids that open and close a thought in what it writes; none where it writes none."""
+        return None
+
+    @property
+    def replies(self) -> bool:
+        """Whether what it writes answers the prompt, instead of going on with it."""
+        return False
 
     @property
     def reads_another(self) -> bool:

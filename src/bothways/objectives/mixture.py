@@ -75,6 +75,7 @@ class Mixture(Objective):
         # what the other objectives say in their class, a mixture takes from its first member
         object.__setattr__(self, "stack", first.stack)
         object.__setattr__(self, "decoding", first.decoding)
+        object.__setattr__(self, "reads_turns", any(member.objective.reads_turns for member in self.members))
         object.__setattr__(self, "tokens", tuple(dict.fromkeys(token for member in self.members
                                                                for token in member.objective.tokens)))
 
@@ -127,6 +128,14 @@ class Mixture(Objective):
     def never(self) -> tuple[int, ...]:
         """What one member forbids: no member asks for it, so all may be scored without it."""
         return tuple(dict.fromkeys(token for member in self.members for token in member.objective.never))
+
+    @property
+    def thought(self) -> tuple[int, int] | None:
+        return self._writer(None, "left_to_right", "infill").thought
+
+    @property
+    def replies(self) -> bool:
+        return self._writer(None, "left_to_right", "infill").replies
 
     @property
     def reads_another(self) -> bool:

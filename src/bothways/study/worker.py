@@ -251,7 +251,7 @@ def example(trained: Trained, desk: measuring.Desk) -> dict[str, Any]:
         return sum(letter.islower() or letter == " " for letter in trained.tokenizer.decode(ids[:SHOWN].tolist()))
 
     window = max(early, key=lambda one: prose(one.ids))
-    short = window._replace(ids=window.ids[:SHOWN])
+    short = window if trained.objective.reads_turns else window._replace(ids=window.ids[:SHOWN])
     found: dict[object, Example] = {}
     for epoch in range(64):
         made = corrupted(trained.objective, windows, short, Key(desk.seed, epoch, short.index, 1.0))

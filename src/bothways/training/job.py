@@ -75,6 +75,9 @@ def resolved(config: TrainConfig, prepared: Prepared) -> tuple[TrainConfig, Obje
         BothwaysError: an unknown objective or option; one tower's objective with a config of two.
     """
     objective = objectives.make(config.objective, prepared.tokenizer.vocabulary)
+    if objective.reads_turns and prepared.train.cut != "turns":
+        raise BothwaysError(f"the objective '{objective.name}' learns answers to questions, but this text was cut by "
+                            f"'{prepared.train.cut}': read records with text.cut: turns, or choose another objective")
     shape = dataclasses.replace(config.model.shape, vocabulary=prepared.tokenizer.vocabulary.size)
     if objective.stack == "two towers" and not shape.source_layers:
         if shape.layers < 2:

@@ -239,7 +239,9 @@ class Console(Watcher):
         from bothways.pictures import example as story
 
         screen = Screen(file=self.stream, highlight=False)
-        sample = outlook.sample._replace(ids=outlook.sample.ids[:SHOWN])
+        sample = outlook.sample
+        if not outlook.objective.reads_turns:
+            sample = sample._replace(ids=sample.ids[:SHOWN])
         key = Key(outlook.config.seed, 0, sample.index)
         whole = outlook.objective
         for one in [member.objective for member in whole.members] if isinstance(whole, Mixture) else [whole]:

@@ -1,0 +1,53 @@
+"""What objectives over questions and answers share: where answers stand among the marks (see `text.turns`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bothways.batch import Vocabulary
+from bothways.errors import BothwaysError
+from bothways.objectives.next_token import with_begin
+
+MARKS = ("<bos>", "<eos>", "<sep>")
+THOUGHT = ("<think>", "</think>")
+
+
+def answered(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """The tokens of answers, their closing `<eos>` included: (L,) bool.
+
+    An answer is what stands between a mark and the `<eos>` that closes it; what `<sep>` closes, or nothing, is none.
+    """
+    marks = np.flatnonzero((ids == vocabulary.sep) | (ids == vocabulary.eos))
+    closed_by = np.searchsorted(marks, np.arange(len(ids)))
+    closes_answer = np.append(ids[marks] == vocabulary.eos, False)
+    return np.asarray(closes_answer[closed_by] & (ids != vocabulary.bos))
+
+
+def thinking(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """The tokens of thoughts, `<think>` and `</think>` included: (L,) bool."""
+    opened, closed = (ids == vocabulary.ids[name] for name in THOUGHT)
+    return np.asarray((np.cumsum(opened) > np.cumsum(closed)) | closed)
+
+
+def asked(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """A question as the network reads it: `<bos> ... <sep>`, whatever of the two is missing; (L,) int64.
+
+    A prompt that ends inside an answer, with `<think>` or in an open thought, stays as it is.
+    """
+    ids = with_begin(ids, vocabulary)
+    inside = "<think>" in vocabulary.ids and bool(thinking(ids, vocabulary)[-1]) and int(ids[-1]) != vocabulary.ids[
+        "</think>"]
+    return ids if ids[-1] == vocabulary.sep or inside else np.concatenate((ids, [vocabulary.sep]))
+
+
+def need_marks(objective: str, ids: np.ndarray, vocabulary: Vocabulary) -> None:
+    """Refuse a window in which nothing is asked."""
+    if not (ids == vocabulary.sep).any():
+        raise BothwaysError(f"objective '{objective}' learns answers, but found a text without a question (no <sep> in "
+                            "it): read records with questions and answers by text.cut: turns")
+
+
+def thought_ids(vocabulary: Vocabulary) -> tuple[int, int] | None:
+    """The ids that open and close a thought; none for a tokenizer without them."""
+    found = [vocabulary.ids.get(name) for name in THOUGHT]
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
