@@ -18,6 +18,7 @@ from bothways.errors import BothwaysError
 from bothways.evaluation import likelihood
 from bothways.evaluation.answers import answers
 from bothways.evaluation.questions import ways
+from bothways.model.cost import allowed
 from bothways.objectives import make
 from bothways.objectives.base import example
 from bothways.objectives.schedules import SCHEDULES
@@ -191,6 +192,15 @@ def test_every_token_weighs_one_on_average(schedule):
     by_block = weights.reshape(8, 8).sum(1) / 3000 / np.array([7, *[8] * 7])
     assert by_block == pytest.approx(1, abs=0.15)
     assert asked / (3000 * 63) == pytest.approx(objective.profile.asked, abs=0.01)
+
+
+@pytest.mark.parametrize("block", [1, 4, 16])
+def test_costs_are_counted_with_the_pairs_and_tokens_there_are(block):
+    objective = make(f"block-diffusion(block={block})", PLAIN)
+    one = objective.corrupt(Window(np.full(128, FIRST)), Key(0, 0, 0))
+    assert len(one) / one.raw == pytest.approx(objective.profile.inputs, abs=2 * block / 128)
+    pairs = float(one.visibility.allows(one.fields, one.fields).sum()) / (2 * one.raw) ** 2
+    assert allowed(objective.profile.visibility, 256) == pytest.approx(pairs, rel=0.02)
 
 
 # --- leaks ---------------------------------------------------------------------------------------------------
