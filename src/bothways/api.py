@@ -21,6 +21,7 @@ from torch import Tensor
 from bothways import decoding, families, model
 from bothways.batch import Vocabulary, pack
 from bothways.decoding import GenerateConfig, Written
+from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
 from bothways.families import folder as folders
 from bothways.families.trained import Trained
@@ -237,6 +238,18 @@ class Model:
         written = decoding.fill(self.trained, self.tokenizer.encode_batch(texts), config, mode)
         filled = [new.text or "" for new in written]
         return filled[0] if isinstance(text, str) else filled
+
+    def interpolate(self, one: str, other: str, steps: int = 5, max_new_tokens: int = 64) -> list[str]:
+        """The texts written at `steps` places on the way from one text to another, both included.
+
+        For models with a latent between their towers (variational); each text is the likeliest token after token.
+
+        Raises:
+            BothwaysError: a model without a latent, or fewer than 2 steps.
+        """
+        first, last = self.tokenizer.encode_batch([one, other])
+        between = interpolate(self.trained, first, last, steps, max_new_tokens)
+        return [self.tokenizer.decode(ids) for ids in between]
 
     # --- reading ---
 

@@ -90,6 +90,7 @@ def run(options: Options) -> int:
 def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Score]]]:
     """(what, its scores), one currency at a time."""
     from bothways.evaluation import controls, probes
+    from bothways.evaluation.elbo import elbo
     from bothways.evaluation.fill import fill
     from bothways.evaluation.likelihood import suffix
     from bothways.evaluation.pairs import minimal_pairs
@@ -106,6 +107,9 @@ def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Sco
         windows = held_out(trained, options)
         yield "likelihood of second halves", suffix(trained, windows, limit=options.windows, samples=options.samples,
                                                     off_mode=options.off_mode, seed=options.seed)
+        whole = elbo(trained, windows, limit=options.windows, samples=options.samples, seed=options.seed)
+        if whole:
+            yield "likelihood of whole texts", whole
         yield "filling blanks", fill(trained, windows, blanks=options.blanks, seed=options.seed)
         yield "reading speed", [encoding_speed(trained, [window.ids for window in windows[:32]])]
     if pairs is not None:

@@ -35,7 +35,9 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
     if config.shape.source_layers:
         total += _tower(config, told, config.shape.source_layers, bidirectional, as_run)
         asking, telling = cross_products(config)
-        total += config.shape.layers * (2.0 * tokens * asking + 2.0 * told * telling + _pairs(config, tokens * told))
+        # a latent between the towers leaves one thing to look at
+        seen = 1 if any("latent" in companion.kind for companion in config.companions) else told
+        total += config.shape.layers * (2.0 * tokens * asking + 2.0 * seen * telling + _pairs(config, tokens * seen))
     # 3. the head, where something is asked
     total += 2.0 * config.shape.width * config.shape.vocabulary * profile.asked * length
     # 4. what runs beside the trunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -18,9 +18,11 @@ from bothways.model.companions import FieldEmbedding, build_companions
 from bothways.model.config import ModelConfig
 from bothways.model.feed_forward import GatedFeedForward
 from bothways.model.generator import Delta, Generator
+from bothways.model.latent import Latent, facts
 from bothways.model.mixer import CrossAttention, SelfAttention
 from bothways.model.render import Plan, Planner
 from bothways.model.tower import Block, Tower
+from bothways.visibility import bidirectional
 
 MOST = 0.7
 """Above this share of asked rows the last layer answers for all of them: picking rows costs more than it saves."""
@@ -33,7 +35,7 @@ class Output:
     states: (N, D) behind the last norm.
     source: (M, D) of the other tower, or none.
     hidden: (N, D) of the embedding and of each layer, if asked for.
-    extras: what else a part of the network has to say (router loads, ...).
+    extras: what else a part of the network has to say ("mean", "log_variance", "latent" of a bottleneck, ...).
     """
 
     states: Tensor
@@ -56,8 +58,8 @@ class LanguageModel(nn.Module):
         self.companions = build_companions(config)
         self.initialise()
 
-    def forward(self, example: Example, cache: Cache | None = None, hidden: bool = False, only_asked: bool = False
-                ) -> Output:
+    def forward(self, example: Example, cache: Cache | None = None, hidden: bool = False, only_asked: bool = False,
+                latent: Tensor | None = None) -> Output:
         """States of every input token.
 
         Args:
@@ -66,6 +68,8 @@ class LanguageModel(nn.Module):
             hidden: also return the states of every layer.
             only_asked: let the last layer answer only where an Ask of the example points; other states are zeros. What
                 is asked and its gradients stay the same; a masked objective saves most of a layer.
+            latent: (B, size) to be told to the tower that predicts, one row a document, in a source's stead; for a
+                network with a bottleneck between its towers.
         An example whose Asks are all for one companion that reads for itself (a generator) is read by that one.
 
         Raises:
@@ -78,8 +82,9 @@ class LanguageModel(nn.Module):
             return Output(reader(example, self._plain, rows))
         # 1. the other tower
         source, across = None, None
+        extras: dict[str, Tensor] = {}
         if self.source_tower is not None:
-            source, across = self._across(example, cache, rows)
+            source, across, extras = self._across(example, cache, rows, latent)
         elif example.source is not None:
             raise BothwaysError("this network has one tower, but the example brings a source: "
                                 "set shape.source_layers above 0 or choose an objective for one tower")
@@ -91,7 +96,7 @@ class LanguageModel(nn.Module):
             cache.finish()
         if rows is not None:
             states = states.new_zeros(len(example), states.shape[-1]).index_copy(0, rows, states)
-        return Output(states, source, tuple(layers) if hidden else None)
+        return Output(states, source, tuple(layers) if hidden else None, extras)
 
     def encode(self, source: Example, hidden: bool = False) -> Output:
         """States of a source alone, by the tower that reads it (or by the only one)."""
@@ -163,31 +168,50 @@ class LanguageModel(nn.Module):
         readers = (one for name, one in self.companions.items() if isinstance(one, Generator) and heads == {name})
         return next(readers, None)
 
-    def _across(self, example: Example, cache: Cache | None, rows: Tensor | None
-                ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]]]:
-        """The source's states, and for each block what they told and the plan of looking there."""
-        source = None
-        if example.cross is None:
+    def _told(self, example: Example, latent: Tensor | None
+              ) -> tuple[Tensor | None, Tensor, Example, dict[str, Tensor]]:
+        """The source's states; what the other tower is told, (M, D), and the same as a source; what lies between."""
+        bottleneck = next((one for one in self.companions.values() if isinstance(one, Latent)), None)
+        source, extras = None, dict[str, Tensor]()
+        if latent is None:
+            assert example.source is not None
+            source = self.encode(example.source).states
+            if bottleneck is None:
+                return source, source, example.source, {}
+            told, extras = bottleneck(source, example.source.fields)
+        elif bottleneck is None:
+            raise BothwaysError("this network has no latent between its towers: give the example a source instead")
+        else:
+            told = bottleneck.opened(latent)
+        nothing = torch.zeros(len(told), dtype=torch.long, device=told.device)
+        return source, told, Example(nothing, bidirectional, facts(len(told))), extras
+
+    def _across(self, example: Example, cache: Cache | None, rows: Tensor | None, latent: Tensor | None = None
+                ) -> tuple[Tensor | None, list[tuple[Tensor | Kept, Plan]], dict[str, Tensor]]:
+        """The source's states, for each block what they told and the plan of looking there, and a bottleneck's word."""
+        source, extras, cross = None, dict[str, Tensor](), example.cross
+        if cross is None:
             raise BothwaysError("this network has two towers, but the example does not say who may look across: "
                                 "give it `cross` (say, `bidirectional`)")
-        if example.source is None and (cache is None or not cache.cross):
+        if example.source is None and latent is None and (cache is None or not cache.cross):
             raise BothwaysError("this network has two towers, but the example brings no source: "
                                 "give it one (which may be empty)")
         told: list[Tensor] = []
-        if example.source is not None:
-            source = self.encode(example.source).states
-            told = [cast(Block, block).cross.told(source) for block in self.tower.blocks]
+        if example.source is not None or latent is not None:
+            source, memory, telling, extras = self._told(example, latent)
+            told = [cast(Block, block).cross.told(memory) for block in self.tower.blocks]
+            example = replace(example, source=telling)
         if cache is None:
             assert example.source is not None
             planner = Planner(example.fields, example.source.fields, example.inputs.device)
-            plans = [planner.plan(example.cross)] * len(told)
+            plans = [planner.plan(cross)] * len(told)
             if rows is not None:
-                plans[-1] = planner.only(rows).plan(example.cross)
-            return source, list(zip(told, plans, strict=True))
+                plans[-1] = planner.only(rows).plan(cross)
+            return source, list(zip(told, plans, strict=True)), extras
         if example.source is not None:
             cache.read_source(example.source, told)
-        plan = cache.cross_planner(example).plan(example.cross)
-        return source, [(kept, plan) for kept in cache.cross]
+        plan = cache.cross_planner(example).plan(cross)
+        return source, [(kept, plan) for kept in cache.cross], extras
 
 
 def _asked(example: Example) -> Tensor | None:

@@ -28,12 +28,13 @@ from bothways.objectives.span_corruption import SpanCorruption
 from bothways.objectives.spans import Spans
 from bothways.objectives.text_to_text import TextToText
 from bothways.objectives.ul2 import UL2
+from bothways.objectives.variational import Variational
 
 __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_entropy", "known", "make"]
 
 _KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion,
                                        BlockDiffusion, Prefix,
-                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans,
+                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans, Variational,
                                        SentencePairs, Pairs, Instruct, Mixture)
 
 
