@@ -30,7 +30,8 @@ class Vocabulary:
     """All that an objective may know of a tokenizer.
 
     `special`, `starts_word` and `ends_sentence` are (V,) bool tables over token ids, `n_bytes` is (V,) int: the
-    UTF-8 bytes a token stands for (0 for reserved tokens).
+    UTF-8 bytes a token stands for (0 for reserved tokens). `capital` is (V,) bool, the tokens that begin a word with a
+    capital letter; empty where nobody knows.
     """
 
     size: int
@@ -39,6 +40,7 @@ class Vocabulary:
     starts_word: np.ndarray
     ends_sentence: np.ndarray
     n_bytes: np.ndarray
+    capital: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @property
     def pad(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
 from bothways.objectives import make
+from bothways.training.held_out import HeldOut
 from bothways.visibility import bidirectional, causal, same_document
 
 RESERVED = len(RESERVED_TOKENS)
@@ -52,6 +53,35 @@ def test_phases_follow_progress():
     assert chosen == [0, 0, 0, 1, 1, 1]
     example = mixture.corrupt(window(0), Key(0, 0, 0, 0.9))
     assert (example.asks[0].part, example.asks[0].coefficient) == ("masked", 1.0)
+
+
+def by_epoch(*members):
+    return make({"name": "mixture", "by": "epoch", "members": [{"name": name, "share": share}
+                                                               for name, share in members]}, PLAIN)
+
+
+def test_epochs_go_to_members_in_turn_and_again():
+    """AntLM's 4 + 16 + 4 epochs, and then again from the first."""
+    mixture = by_epoch(("next-token", 4), ("masked-next", 16), ("next-token", 4))
+    for index, progress in ((0, 0.0), (7, 0.3), (31, 1.0)):
+        chosen = [mixture.chosen(Key(0, epoch, index, progress)) for epoch in range(48)]
+        assert chosen == ([0] * 4 + [1] * 16 + [2] * 4) * 2
+    example = mixture.corrupt(window(0), Key(0, 5, 0))
+    assert (example.asks[0].part, example.asks[0].coefficient) == ("masked-next", 1.0)
+    assert mixture.shares == pytest.approx((1 / 6, 2 / 3, 1 / 6)) and mixture.cycle == 24
+    assert make(mixture.describe(), PLAIN) == mixture and make("masked + next-token", PLAIN).cycle == 1
+
+
+def test_held_out_text_is_asked_by_every_member_of_a_cycle():
+    class Held(list):
+        def order(self, seed, epoch):
+            return np.arange(len(self))
+
+    held = HeldOut(Held(window(i) for i in range(40)), by_epoch(("next-token", 1), ("masked-next", 3)), tokens=1600)
+    assert set(held.counts) >= {"next-token", "masked-next"}
+    assert held.counts["next-token"] == 10 * 39
+    alone = HeldOut(Held(window(i) for i in range(40)), make("next-token", PLAIN), tokens=1600)
+    assert alone.counts["next-token" if "next-token" in alone.counts else "loss"] == 40 * 39
 
 
 def test_parts_carry_names_and_shares():
@@ -107,6 +137,7 @@ def test_a_profile_averages_its_members():
     ({"name": "mixture", "members": []}, "members is a list"),
     ({"name": "mixture", "members": [3]}, "a member is 3"),
     ({"name": "mixture", "members": ["masked"], "by": "turns"}, "by is 'turns'"),
+    ({"name": "mixture", "members": [{"name": "masked", "share": 0.5}], "by": "epoch"}, "whole number of epochs"),
     ("0 masked + 1 next-token", "share of 'masked' is 0.0"),
     ({"name": "mixture", "members": [{"name": "mixture", "members": ["masked"]}]}, "another mixture"),
 ])

@@ -88,7 +88,7 @@ def plain_vocabulary(size: int) -> Vocabulary:
     if size <= len(RESERVED_TOKENS):
         raise BothwaysError(f"a vocabulary of {size} tokens leaves none for text: {len(RESERVED_TOKENS)} are reserved")
     plain = Vocabulary.plain(size)
-    return replace(plain, ends_sentence=~plain.special)
+    return replace(plain, ends_sentence=~plain.special, capital=~plain.special)
 
 
 def cached_bytes(config: ModelConfig) -> int:

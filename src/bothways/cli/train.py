@@ -85,7 +85,7 @@ def run(options: Options) -> int:
     from bothways.batch import RESERVED_TOKENS, Vocabulary
 
     any_text = Vocabulary.plain(len(RESERVED_TOKENS) + 1)
-    objectives.make(recipe.objective, replace(any_text, ends_sentence=~any_text.special))
+    objectives.make(recipe.objective, replace(any_text, ends_sentence=~any_text.special, capital=~any_text.special))
     # 2. text
     from bothways.training import TensorBoard, train, vacant
 

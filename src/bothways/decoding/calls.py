@@ -140,7 +140,8 @@ def _by_writing(trained: Trained, prompts: Sequence[Sequence[int]], config: Gene
     # 2. write
     marks = trained.objective.thought
     thoughts = Thoughts(marks, examples, blocked_tokens(trained, [*ends, *config.stop_ids]), config.think_tokens)
-    writer = Writer(trained.network, examples, config, thoughts.blocked, max(limits), seen=[list(prompt) for prompt in prompts] if examples[0].source is not None else None)
+    writer = Writer(trained.network, examples, config, thoughts.blocked, max(limits),
+                    seen=[list(prompt) for prompt in prompts] if examples[0].source is not None else None)
     growing = [_growing(trained, prompt, config) for prompt in prompts]
     ids: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]

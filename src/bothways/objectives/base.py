@@ -174,6 +174,11 @@ class Objective(ABC):
         return False
 
     @property
+    def cycle(self) -> int:
+        """After so many epochs it goes on as from the first; what is measured on held-out text covers them all."""
+        return 1
+
+    @property
     def reads_another(self) -> bool:
         """Whether a window must come with one of another document (`Window.other`)."""
         return False

@@ -32,6 +32,7 @@ class MaskedNext(Selecting):
 
     def corrupt(self, window: Window, key: Key) -> Example:
         # nothing stands before place 0 to predict it from, so it stays
+        key = self.noise(key)
         places, asked = self.selected(window, key, key.rng(), first=1)
         corrupted = window.ids.copy()
         corrupted[places] = self.vocabulary.mask

@@ -40,28 +40,33 @@ class Mixture(Objective):
     Options:
         members: the objectives and their shares, all for one stack.
         by: "proportion" gives every window to one member, evenly spread over an epoch (arXiv 2410.24159); "phase"
-            gives each member its share of the training in turn, in the order written (arXiv 2412.03275, 2507.00994).
+            gives each member its share of the training in turn, in the order written (arXiv 2507.00994); "epoch"
+            gives each as many whole epochs as its share says, in turn and again from the first (AntLM, arXiv
+            2412.03275).
 
-    Each member's loss is a part named after it, with its share as coefficient (1 by phase). A mixture of one
-    member is that member.
+    Each member's loss is a part named after it, with its share as coefficient (1 by phase and by epoch). A mixture of
+    one member is that member.
     """
 
     vocabulary: Vocabulary
     members: tuple[Member, ...] = ()
-    by: Literal["proportion", "phase"] = "proportion"
+    by: Literal["proportion", "phase", "epoch"] = "proportion"
     name = "mixture"
-    summary = "several objectives train one network, by proportion or by phase"
+    summary = "several objectives train one network, by proportion, by phase or by epoch"
     source = "Charpentier and Samuel 2024 (GPT-BERT), arXiv 2410.24159; AntLM, arXiv 2412.03275"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
-        choice(self.name, "by", self.by, ("proportion", "phase"))
+        choice(self.name, "by", self.by, ("proportion", "phase", "epoch"))
         if not self.members:
             raise BothwaysError("objective 'mixture' has no members: name at least one, such as "
                                 "'next-token + masked-next'")
         for member in self.members:
             if isinstance(member.objective, Mixture):
                 raise BothwaysError("objective 'mixture' holds another mixture: write all members in one list")
+            if self.by == "epoch" and member.share != int(member.share):
+                raise BothwaysError(f"objective 'mixture': by epoch, the share of '{member.objective.name}' is a whole "
+                                    f"number of epochs, such as 4, not {member.share}")
         first = self.members[0].objective
         for member in self.members:
             if len(self.members) > 1 and type(member.objective).parts is not Objective.parts:
@@ -108,10 +113,17 @@ class Mixture(Objective):
                        for one, read, asked in profile.companions)
         return Profile(self._commonest(mixed), mean("inputs"), mean("asked"), mean("source_inputs"), mixed, beside)
 
+    @property
+    def cycle(self) -> int:
+        return int(sum(member.share for member in self.members)) if self.by == "epoch" else 1
+
     def chosen(self, key: Key) -> int:
         """Which member this window goes to."""
         ends = list(itertools.accumulate(self.shares))
-        place = key.progress if self.by == "phase" else spread(key, SILVER, MEMBER)
+        if self.by == "epoch":
+            place = (key.epoch % self.cycle + 0.5) / self.cycle
+        else:
+            place = key.progress if self.by == "phase" else spread(key, SILVER, MEMBER)
         return min(int(np.searchsorted(ends, place, side="right")), len(ends) - 1)
 
     def corrupt(self, window: Window, key: Key) -> Example:

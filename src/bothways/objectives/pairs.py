@@ -23,8 +23,8 @@ from bothways.visibility import causal, prefix
 class Pairs(Objective):
     """Sum of -log p(y_k | y_<k, x) over the target y of a source x, `<eos>` included; nothing is asked of the source.
 
-    A window is `<bos> x <sep> y <eos>`, cut by nobody (`text.cut: turns`); in a longer conversation y is the last answer
-    and x everything before it.
+    A window is `<bos> x <sep> y <eos>`, cut by nobody (`text.cut: turns`); in a longer conversation y is the last
+    answer and x everything before it.
 
     Options:
         towers: 2, where the encoder reads `<bos> x <eos>` and the decoder writes `y <eos>`; or 1, where `<bos> x <sep>`
@@ -44,8 +44,8 @@ class Pairs(Objective):
     def __post_init__(self) -> None:
         need_tokens(self.name, self.vocabulary, self.tokens)
         if self.towers not in (1, 2) or isinstance(self.towers, bool):
-            raise BothwaysError(f"objective '{self.name}': towers is {self.towers!r}, but must be 1 (a prefix) or 2 (an "
-                                "encoder)")
+            raise BothwaysError(f"objective '{self.name}': towers is {self.towers!r}, but must be 1 (a prefix) or 2 "
+                                "(an encoder)")
         object.__setattr__(self, "stack", "one tower" if self.towers == 1 else "two towers")
 
     @property

@@ -207,15 +207,17 @@ class Tokenizer:
         """What objectives may know of this tokenizer."""
         size, first = self.size, len(RESERVED_TOKENS)
         starts, ends, lengths = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.int64)
+        capital = np.zeros(size, bool)
         for i, raw in enumerate(self._bytes):
             if i < first:
                 continue
             text = raw.decode("utf-8", errors="replace")
             starts[i] = self._starts_word(i, text)
+            capital[i] = starts[i] and text.strip()[:1].isupper()
             ends[i] = text.strip().rstrip("\"')]”’").endswith((".", "!", "?"))
             lengths[i] = len(raw) + self._words  # a word stands for itself and the space after it
         return Vocabulary(size, {name: i for i, name in enumerate(RESERVED_TOKENS)}, np.arange(size) < first,
-                          starts, ends, lengths)
+                          starts, ends, lengths, capital)
 
     # --- tables ---
 

@@ -32,7 +32,8 @@ class HeldOut:
             if chosen and self.tokens + len(window.ids) > tokens:
                 break
             # Noise schedules stand at their end, so that early and late points are asked the same.
-            chosen.append(corrupted(objective, windows, window, Key(SEED, 0, window.index, 1.0)))
+            epoch = len(chosen) % objective.cycle
+            chosen.append(corrupted(objective, windows, window, Key(SEED, epoch, window.index, 1.0)))
             self.tokens += len(window.ids)
         self.objective = objective
         self.rows = [row for group in grouped(chosen, micro or 2048) for row in pack(group)] if chosen else []
