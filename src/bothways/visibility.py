@@ -379,12 +379,10 @@ only lower ranks, and nobody sees them."""
 
 NAMED: dict[str, Visibility] = {
     "bidirectional": bidirectional, "causal": causal, "prefix": prefix, "same_document": same_document,
-    "two-streams": two_streams,
-    "valid": valid, "order": Order(), "order-query": Order(strict=True), "same-block": same_block,
-    "block-causal": by_blocks,
+    "two-streams": two_streams, "valid": valid, "order": Order(), "order-query": Order(strict=True),
+    "same-block": same_block, "block-causal": by_blocks,
 }
-"""The values a name on the command line or in a folder can stand for; those with sizes, such as `window(l, r)`, are
-parsed apart."""
+"""What a name on the command line or in a folder can stand for; `window(l, r)` and other sizes are parsed apart."""
 
 
 def make_fields(length: int, **facts: Tensor) -> dict[str, Tensor]:

@@ -68,4 +68,4 @@ def test_wrong_shares_are_refused(name, asked):
 
 def test_the_two_share_their_options():
     names = [make(name, PLAIN).option_names() for name in ("masked-next", "masked")]
-    assert names == [("rate", "whole_words", "asked"), ("rate", "whole_words", "asked", "replace")]
+    assert names[0][:3] == ("rate", "whole_words", "asked") and names[1] == (*names[0], "replace")
