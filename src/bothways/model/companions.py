@@ -12,6 +12,7 @@ from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
 from bothways.model.boundary import Boundary
 from bothways.model.config import ModelConfig
+from bothways.model.critic import Critic
 from bothways.model.generator import Delta, Generator
 from bothways.model.latent import Latent
 from bothways.visibility import Fields
@@ -60,6 +61,7 @@ class FieldEmbedding(nn.Module):
 KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {
     "generator": Generator, "separate generator": functools.partial(Generator, own=True), "delta": Delta,
     "boundary": Boundary, "latent": Latent, "plain latent": functools.partial(Latent, plain=True),
+    "critic": Critic,
     "classes": Classes, "embedding": FieldEmbedding}
 """What builds each kind. A module's `initialise`, if it has one, runs behind the network's."""
 

@@ -13,6 +13,7 @@ from torch import nn
 from bothways.batch import Companion
 from bothways.model.companions import build
 from bothways.model.config import ModelConfig
+from bothways.model.critic import Critic
 from bothways.model.generator import Generator
 from bothways.model.language_model import LanguageModel
 from bothways.objectives.base import Profile
@@ -82,6 +83,10 @@ def _beside(config: ModelConfig, companion: Companion, visibility: Visibility, t
         entry, answer = built.products()
         return _tower(built.config, tokens, built.config.shape.layers, visibility, as_run) + 2.0 * (
             tokens * entry + asked * answer)
+    if isinstance(built, Critic):
+        # tokens that carry a gradient are shares of the whole vocabulary
+        read = _tower(built.config, tokens, built.config.shape.layers, bidirectional, as_run)
+        return read + 2.0 * asked * built.table.weight.numel()
     return 2.0 * asked * sum(part.weight.numel() for part in built.modules() if isinstance(part, nn.Linear))
 
 

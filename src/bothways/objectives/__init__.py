@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError, nearest
 from bothways.objectives import specs
+from bothways.objectives.adversarial import Adversarial
 from bothways.objectives.base import Mode, Objective, Part, Profile
 from bothways.objectives.block_diffusion import BlockDiffusion
 from bothways.objectives.denoising import Denoising
@@ -34,7 +35,7 @@ __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_e
 
 _KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion,
                                        BlockDiffusion, Prefix,
-                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans, Variational,
+                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans, Variational, Adversarial,
                                        SentencePairs, Pairs, Instruct, Mixture)
 
 
