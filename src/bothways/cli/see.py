@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 WORDS = "The old cat sat down . It was warm in there . Soon it slept ."
 OTHER = "Rain fell all night. The river rose."
 """A second document, for objectives that want one."""
+QUESTION = "What happened?"
+"""What a text without a question answers, for objectives that learn answers."""
 TEXT = "The cat sat on the mat. It was warm. Soon it slept."
 
 
@@ -143,10 +145,12 @@ def _examples(options: Options, console: Console) -> list[tuple[str, str]]:
     tokenizer = _tokenizer(options, text)
     if len(tokenizer.encode(text)) < 2:
         raise BothwaysError("the text has fewer than 2 tokens: give a few words, such as \"The cat sat on the mat\"")
+    # the words of what stands beside the text are there only where something does
+    objective = make(str(options.objective), _tokenizer(options, f"{text} {OTHER} {QUESTION}").vocabulary)
+    if objective.reads_turns and "<sep>" not in text:
+        text = f"{QUESTION} <sep> {text}"
+    tokenizer = _tokenizer(options, f"{text} {OTHER}" if objective.reads_another else text)
     objective = make(str(options.objective), tokenizer.vocabulary)
-    if objective.reads_another:
-        tokenizer = _tokenizer(options, f"{text} {OTHER}")
-        objective = make(str(options.objective), tokenizer.vocabulary)
     if isinstance(objective, Mixture) and len(objective.members) > 1 and options.out and options.out.suffix == ".svg":
         raise BothwaysError(f"--out {options.out}: a mixture has one picture a member and an .svg holds one, so write "
                             ".html")
