@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from bothways.api import Model
 from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
 from bothways.evaluation.answers import answers
 from bothways.evaluation.questions import ways
+from bothways.families import settings
+from bothways.families.trained import Trained
 from bothways.model import LanguageModel, ModelConfig, Shape, cost
 from bothways.objectives import make
 from bothways.objectives.lots import drawn, gumbels, lots_of, normals, uniforms
@@ -293,3 +297,30 @@ def test_a_text_without_words_asks_the_generator_nothing(ids):
     if ids:
         parts = objective.parts(network(objective), pack([example])[0])
         assert {part.name: float(part.sum) > 0 for part in parts} == {"generator": False, "replaced": True}
+
+
+def test_the_public_surface_asks_the_generator_and_embeds_with_the_trunk():
+    objective = make("replaced-token", PLAIN)
+    network_, ids = network(objective), windows(1)[0].ids
+    model = Model(Trained(network_, objective, SimpleNamespace(vocabulary=PLAIN)))
+    question = objective.blank(ids, np.zeros(len(ids), bool))
+    with torch.no_grad():
+        states = network_.companions["generator"](question, network_.embedding)
+        assert torch.allclose(model.logits(ids)[0], states @ network_.embedding.weight.T)
+        before = network_.encode(question).states
+        network_.companions["generator"].exit_norm.weight.zero_()
+        assert torch.equal(network_.encode(question).states, before)
+    assert not model.logits(ids).any()
+
+
+def test_what_is_stored_of_a_config_builds_all_of_it_again():
+    objective = make("replaced-token(sharing=gradient-disentangled)", PLAIN)
+    model = network(objective)
+    torch.nn.init.normal_(model.companions["delta"].weight)
+    data = settings.to_data(model.config)
+    again = LanguageModel(settings.from_data(json.loads(json.dumps(data)), "a test")).double()
+    again.load_state_dict(model.state_dict())
+    (row,) = pack([objective.corrupt(window, Key(0, 0, window.index)) for window in windows(2)])
+    one, two = (totals(objective.parts(net, row)) for net in (model, again.eval()))
+    assert {name: float(value.detach()) for name, value in one.items()} == {
+        name: float(value.detach()) for name, value in two.items()}
