@@ -199,7 +199,7 @@ def _print_list(console: Console) -> None:
     from bothways.pictures.visibility import sentence
     from bothways.visibility import NAMED
 
-    console.print("objectives (bothways see --objective NAME)", style="bold")
+    console.print("objectives, oldest first (bothways see --objective NAME)", style="bold")
     for name, kind in known().items():
         options = ", ".join(kind.option_names())
         console.print(f"  {name:<18} {kind.summary}" + (f" [{options}]" if options else ""), markup=False)

@@ -1,47 +1,43 @@
-"""Objectives: what is hidden, what is asked, how it is scored. One file each; this one knows their names."""
+"""Objectives: what is hidden, what is asked, how it is scored. One file each, found by being in this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
 
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError, nearest
 from bothways.objectives import specs
-from bothways.objectives.adversarial import Adversarial
 from bothways.objectives.base import Mode, Objective, Part, Profile
-from bothways.objectives.block_diffusion import BlockDiffusion
-from bothways.objectives.denoising import Denoising
-from bothways.objectives.diffusion import Diffusion
-from bothways.objectives.fim import FillInTheMiddle
-from bothways.objectives.glm import GLM
 from bothways.objectives.loss import cross_entropy
-from bothways.objectives.instruct import Instruct
-from bothways.objectives.masked import Masked
-from bothways.objectives.masked_next import MaskedNext
 from bothways.objectives.mixture import Member, Mixture, described_members
-from bothways.objectives.next_token import NextToken
-from bothways.objectives.pairs import Pairs
-from bothways.objectives.permuted import Permuted
-from bothways.objectives.prefix import Prefix
-from bothways.objectives.replaced_token import ReplacedToken
-from bothways.objectives.sentence_pairs import SentencePairs
-from bothways.objectives.span_corruption import SpanCorruption
-from bothways.objectives.spans import Spans
-from bothways.objectives.text_to_text import TextToText
-from bothways.objectives.ul2 import UL2
-from bothways.objectives.variational import Variational
 
 __all__ = ["Member", "Mixture", "Mode", "Objective", "Part", "Profile", "cross_entropy", "known", "make"]
 
-_KNOWN: tuple[type[Objective], ...] = (NextToken, Masked, MaskedNext, SpanCorruption, Denoising, Diffusion,
-                                       BlockDiffusion, Prefix,
-                                       UL2, GLM, FillInTheMiddle, Permuted, TextToText, ReplacedToken, Spans, Variational, Adversarial,
-                                       SentencePairs, Pairs, Instruct, Mixture)
+
+@functools.cache
+def known() -> Mapping[str, type[Objective]]:
+    """Every objective of the house by its name, in the order they were published."""
+    return {kind.name: kind for kind in sorted(_found(), key=lambda kind: (_year(kind), kind.name))}
 
 
-def known() -> dict[str, type[Objective]]:
-    """Every objective of the house by its name, in the order they are explained."""
-    return {kind.name: kind for kind in _KNOWN}
+def _found() -> Iterator[type[Objective]]:
+    """The classes with a name of their own in the files of this folder: a new objective is one new file."""
+    for file in pkgutil.iter_modules(__path__, f"{__name__}."):
+        for kind in vars(importlib.import_module(file.name)).values():
+            if inspect.isclass(kind) and issubclass(kind, Objective) and kind.__module__ == file.name \
+                    and "name" in vars(kind) and not inspect.isabstract(kind):
+                yield kind
+
+
+def _year(kind: type[Objective]) -> int:
+    """The year its source names first."""
+    named = re.search(r"\b(?:19|20)\d\d\b", kind.source)
+    return int(named[0]) if named else 9999
 
 
 def make(spec: str | Mapping[str, object], vocabulary: Vocabulary) -> Objective:
