@@ -71,7 +71,7 @@ def predict(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocked: Tens
     row = row.to(trained.device)
     (ask,) = row.asks
     # 2. the answers, split by text
-    logits = trained.objective.logits(trained.network, trained.network(row).states[ask.where]).float()
+    logits = trained.objective.logits(trained.network, trained.network(row).states[ask.where], ask.head).float()
     allowed = logits.masked_fill(blocked, BLOCKED)
     answers, first = [], 0
     for text, example in zip(texts, examples, strict=True):
