@@ -86,6 +86,14 @@ def test_sentences_inside_a_document(tmp_path):
     assert all(len(text) - count < 8 for text, count in zip(texts, read_, strict=True))
 
 
+@pytest.mark.parametrize("cut", ["doc-sentences", "full-sentences"])
+def test_the_end_of_a_document_stays_with_its_last_sentence(tmp_path, cut):
+    """<bos> and 12 tokens, 13 tokens, <eos>: the last two share a window, so the first sentence has one of its own."""
+    text = np.array([PLAIN.bos, *[FIRST + 1] * 11, STOP, *[FIRST + 2] * 12, STOP, PLAIN.eos])
+    windows = written(tmp_path, cut, [[text]], window=26)
+    assert [one.ids.tolist() for one in windows] == [text[:13].tolist(), text[13:].tolist()]
+
+
 def test_full_sentences_go_on_into_the_next_document(tmp_path):
     texts = documents(60)
     windows = written(tmp_path, "full-sentences", [texts])
