@@ -173,6 +173,6 @@ def test_an_unknown_decoding_lists_the_known_ones(monkeypatch: pytest.MonkeyPatc
     trained = tiny("masked")
     monkeypatch.setattr(type(trained.objective), "decoding", "telepathy")
     with pytest.raises(
-        BothwaysError, match=r"decoding 'telepathy' \(known: diffusion, infill, left_to_right, mask_predict\)"
+        BothwaysError, match=r"decoding 'telepathy' \(known: block_diffusion, diffusion, infill, left_to_right"
     ):
         decoding.generate(trained, [[50]])
