@@ -81,7 +81,6 @@ class Bidirectional(Visibility):
 @dataclass(frozen=True, repr=False)
 class Causal(Visibility):
     """A token sees itself and what stands before it."""
-
     needs = frozenset({"index"})
 
     def allows(self, queries: Fields, keys: Fields) -> Tensor:
