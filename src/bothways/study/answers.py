@@ -25,7 +25,7 @@ SURENESS: dict[Sureness, str] = {
     "likely": "likely",
     "open": "too close to call",
     "one seed": "one seed, no verdict",
-    "control": "beaten by a control",
+    "control": "no better than a control",
 }
 
 

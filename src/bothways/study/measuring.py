@@ -141,12 +141,16 @@ def frozen(trained: Trained, desk: Desk, shuffled: bool = False) -> Rows:
     questions, rows = desk.questions, []
     if not questions.train_texts:
         return []
+    # in the quick form chance is measured once a seed, not once a contender: shuffled labels are the slowest to fit
+    control = shuffled or desk.source.effort == "full"
     for visibility, mode in readings(trained):
         scores = {score.name: replace(score, mode=mode) for score in probe_texts(
-            trained, questions.train_texts, questions.test_texts, visibility=visibility, longest=desk.effort.longest)}
-        chance = scores["probe accuracy, shuffled labels"]
-        rows.append(row(scores["probe accuracy"], "classify-frozen", shuffled_labels=chance.value))
-        if shuffled and not any(entry["contender"] == "shuffled" for entry in rows):
+            trained, questions.train_texts, questions.test_texts, visibility=visibility, control=control,
+            longest=desk.effort.longest)}
+        chance = scores.get("probe accuracy, shuffled labels")
+        facts = {} if chance is None else {"shuffled_labels": chance.value}
+        rows.append(row(scores["probe accuracy"], "classify-frozen", **facts))
+        if shuffled and chance is not None and not any(entry["contender"] == "shuffled" for entry in rows):
             rows.append(row(chance, "classify-frozen", "shuffled"))
     return rows
 
