@@ -91,6 +91,8 @@ def _watch(study: Any) -> None:
 
 def _work(folder: Path, told: dict[str, Any]) -> None:
     """Prepare, count or train: what the run is for."""
+    # the tokenizer's threads too keep to this run's share, or runs timed beside it would seem slow
+    os.environ["RAYON_NUM_THREADS"] = str(told["threads"])
     source, size = Source(**told["source"]), Size(**{**told["size"], "until": float("inf")})
     place = Path(told["study"]) / "data" / source.key
     torch.set_num_threads(int(told["threads"]))
