@@ -34,10 +34,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
 
 
-def start(out: Path, steps: int) -> subprocess.Popen[str]:
-    # a shell that runs tests in the background lets its children ignore Ctrl-C
+def start(out: Path, steps: int, deaf: bool = False) -> subprocess.Popen[str]:
+    """A study in a process of its own; a shell that starts one in its background makes it `deaf` to Ctrl-C."""
+    hearing = signal.SIG_IGN if deaf else signal.default_int_handler
     return subprocess.Popen(call(out, steps), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+                            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, hearing))
 
 
 def wait_for_steps(out: Path, contender: str, steps: int, process: subprocess.Popen[str]) -> None:
@@ -67,8 +68,8 @@ def study(tmp_path_factory) -> tuple[Path, str, tuple[int, int]]:
     kept = last_step(out, "hybrid")
     config = out / "runs" / "known" / "hybrid-seed0" / "training" / "config.json"
     written = config.stat().st_mtime_ns
-    # 2. killed: the runs end by themselves, since nobody waits for them
-    process = start(out, STEPS)
+    # 2. killed in a shell's background: the runs end by themselves, since nobody waits for them
+    process = start(out, STEPS, deaf=True)
     wait_for_steps(out, "hybrid", min(STEPS - 1, kept + 2), process)
     process.kill()
     process.communicate()

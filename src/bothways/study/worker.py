@@ -78,6 +78,8 @@ def child(folder: str, study: Any) -> None:
     if hasattr(os, "setsid"):
         # Ctrl-C on the terminal reaches the study only, which then asks its runs to stop one by one
         os.setsid()
+    # a study begun in a shell's background is born deaf to it, and so would be its runs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_watch, args=(study,), daemon=True).start()
     sys.exit(main(place))
 
