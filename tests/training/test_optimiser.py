@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from bothways.batch import Companion
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel
 from bothways.model.config import ModelConfig, Position, Shape
 from bothways.training.config import Averaging, TrainConfig
 from bothways.training.masters import Average, Masters
 from bothways.training.muon import Muon, orthogonal
-from bothways.training.optimiser import Optimiser
+from bothways.training.optimiser import Optimiser, _pieces
 
 
 def network(dtype: torch.dtype = torch.float32, **shape: int) -> LanguageModel:
@@ -199,3 +200,14 @@ def test_an_exponential_average_trails_behind() -> None:
         masters.tensors["tower.norm.weight"].fill_(float(step))
         average.update(step)
     assert average.tensors["tower.norm.weight"][0].item() == pytest.approx(19.0, abs=0.01)
+
+
+def test_a_narrow_companions_projection_is_cut_by_its_own_sizes():
+    companion = Companion("generator", "generator", share=0.5)
+    model = LanguageModel(ModelConfig(Shape(64, 32, 2, heads=4), companions=(companion,)))
+    pieces = _pieces(model)
+    assert pieces["tower.blocks.0.attention.qkv.weight"] == (32, 32, 32)
+    assert pieces["companions.generator.tower.blocks.0.attention.qkv.weight"] == (16, 16, 16)
+    gated = [name for name in pieces if name.endswith("up_gate.weight")]
+    assert len(gated) == 4
+    assert all(pieces[name][0] == pieces[name][1] for name in gated)

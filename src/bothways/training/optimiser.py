@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from bothways.model.config import ModelConfig
 from bothways.training.config import TrainConfig
 from bothways.training.masters import Masters, fit
 from bothways.training.muon import Muon
@@ -104,15 +106,19 @@ def _block_matrices(network: nn.Module) -> frozenset[str]:
 
 
 def _pieces(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The rows of each map inside a fused projection, by the weight's name."""
-    config = getattr(network, "config", None)
-    if config is None:
-        return {}
-    queries, keys = config.shape.heads * config.head_size, config.key_heads * config.head_size
-    known = {"attention.qkv": (queries, keys, keys), "cross.kv": (keys, keys),
-             "feed_forward.up_gate": (config.inner, config.inner)}
-    return {f"{name}.weight": _checked(rows, module) for name, module in network.named_modules()
-            for ending, rows in known.items() if name.endswith(ending) and isinstance(module, nn.Linear)}
+    """The rows of each map inside a fused projection, by the weight's name; a narrow companion's are its own."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, module in network.named_modules():
+        owner, _, part = name.rpartition(".")
+        if not isinstance(module, nn.Linear) or part not in ("qkv", "kv", "up_gate"):
+            continue
+        if part == "up_gate":
+            found[f"{name}.weight"] = (module.out_features // 2,) * 2
+            continue
+        config = cast(ModelConfig, network.get_submodule(owner).config)
+        queries, keys = config.shape.heads * config.head_size, config.key_heads * config.head_size
+        found[f"{name}.weight"] = _checked((queries, keys, keys) if part == "qkv" else (keys, keys), module)
+    return found
 
 
 def _checked(rows: Iterable[int], module: nn.Linear) -> tuple[int, ...]:
