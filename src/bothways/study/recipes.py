@@ -9,8 +9,8 @@ from bothways.errors import BothwaysError
 from bothways.study.plan import Source, Study
 
 DEMO = Study(sources=(
-    Source("known", "grammar", budget="20s", seeds=3, effort="quick"),
-    Source("text", budget="40s", seeds=1, effort="quick"),
+    Source("known", "grammar", budget="12s", seeds=3, effort="quick"),
+    Source("text", budget="30s", seeds=1, effort="quick"),
 ))
 """`bothways compare --demo`: about five minutes for the known source and three for real text, on 2 cores."""
 
