@@ -11,7 +11,7 @@ import pytest
 from bothways.cli import main
 from bothways.model import ModelConfig, Shape
 from bothways.pictures.expression import FORMS, read
-from bothways.visibility import NAMED
+from bothways.visibility import NAMED, Visibility
 
 PAGE = (Path(__file__).parents[2] / "docs" / "visibility.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"```console\n\$ bothways ([^\n]*)\n(.*?)\n```", PAGE, re.DOTALL)
@@ -32,7 +32,7 @@ def test_every_visibility_is_named_on_the_page():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_forms_of_the_list_are_read_as_written(form):
-    read(form)
+    assert isinstance(read(form), Visibility)
 
 
 def test_the_patterns_of_layers_can_be_built():
