@@ -149,7 +149,7 @@ def frozen(trained: Trained, desk: Desk, shuffled: bool = False) -> Rows:
             longest=desk.effort.longest)}
         chance = scores.get("probe accuracy, shuffled labels")
         facts = {} if chance is None else {"shuffled_labels": chance.value}
-        rows.append(row(scores["probe accuracy"], "classify-frozen", **facts))
+        rows.append(row(scores["probe accuracy"], "classify-frozen", None, **facts))
         if shuffled and chance is not None and not any(entry["contender"] == "shuffled" for entry in rows):
             rows.append(row(chance, "classify-frozen", "shuffled"))
     return rows
