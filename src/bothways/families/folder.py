@@ -6,7 +6,6 @@ The network stands twice in `config.json`: as the published entries of its famil
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bothways import families, objectives
@@ -23,8 +22,10 @@ from bothways.errors import BothwaysError
 from bothways.families import settings
 from bothways.families.base import Family, account, check_shape, token_ids
 from bothways.families.card import model_card
+from bothways.families.files import read_json, write_json
 from bothways.families.foreign import ForeignTokenizer
 from bothways.families.trained import Trained
+from bothways.families.weights import open_weights, weights_file
 from bothways.model import LanguageModel, ModelConfig
 from bothways.text.tokenizer import Tokenizer
 
@@ -74,7 +75,7 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
             missing, unknown or of another shape. One sentence each.
     """
     folder = _model_of(Path(folder))
-    where, file = str(folder / "config.json"), folder / "model.safetensors"
+    where = str(folder / "config.json")
     stored = read_json(folder / "config.json")
     # 1. what it is
     block = stored.get(OWN)
@@ -100,18 +101,19 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
                             f"{objective.stack}")
     # 3. its weights
     network = build(config)
-    weights = read_weights(file)
+    found = open_weights(folder)
+    weights: Mapping[str, Tensor] = found
     if family is not None:
         shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-        weights = family.gather(weights, stored, config, shapes, str(file))
-    fill(network, weights, str(file))
+        weights = family.gather(found, stored, config, shapes, found.where)
+    fill(network, weights, found.where)
     return Trained(network.to(device=device, dtype=dtype).eval(), objective, tokenizer, report)
 
 
 def _model_of(folder: Path) -> Path:
     """The folder itself, or the model in a run's folder."""
     inside = folder / "model"
-    is_run = (inside / "config.json").is_file() and not (folder / "model.safetensors").is_file()
+    is_run = (inside / "config.json").is_file() and weights_file(folder) is None
     return inside if is_run else folder
 
 
@@ -146,38 +148,6 @@ def fused(network: LanguageModel) -> dict[str, Tensor]:
         parts = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "up_gate": ("up", "gate")}[last]
         weights[name] = torch.cat([found[f"{stem}.{part}.{kind}"] for part in parts])
     return weights
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file, or one sentence saying what is wrong with it."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise BothwaysError(f"{file} does not exist, but a model folder has one: check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BothwaysError(f"{file} is not JSON ({error}): copy it again") from None
-    if not isinstance(data, dict):
-        raise BothwaysError(f"{file} holds a {type(data).__name__}, but an object is expected")
-    return data
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, or of the files its index names, on the CPU."""
-    index = file.with_name(file.name + ".index.json")
-    if not file.exists() and index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        return {name: tensor for part in names for name, tensor in read_weights(file.with_name(part)).items()}
-    if not file.exists():
-        raise BothwaysError(f"{file} does not exist, but a model folder holds its weights there")
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise BothwaysError(f"{file} is truncated or not a safetensors file ({error}): copy it again") from None
-
-
-def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Indented JSON with a last line end, entries in their own order."""
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
 
 
 def _layout(trained: Trained, layout: str) -> Family | None:

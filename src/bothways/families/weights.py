@@ -1,0 +1,133 @@
+"""The weights of a folder as a mapping from name to tensor that reads a tensor when it is asked for.
+
+One file or many by an index, safetensors or torch's own; safetensors come first where both lie there. Nothing is
+believed: what an index names must lie in the folder, and every name stands in one file only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bothways.errors import BothwaysError
+from bothways.families.files import read_json
+from bothways.families.stored import Stored, safetensors_of, torch_bin_of
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of a weights file, in the order they are looked for; each may be an index of several instead."""
+_LEGACY = {"gamma": "weight", "beta": "bias"}
+"""How TensorFlow called the two tensors of a layer norm; the first BERT files still do."""
+
+
+class Weights(Mapping[str, Tensor]):
+    """Tensors by name, each read when it is asked for: `weights[name]` is a fresh tensor every time.
+
+    Shapes and number formats are known without reading. Names are the file's, except that a layer norm's `gamma` and
+    `beta` are `weight` and `bias`.
+    """
+
+    def __init__(self, stored: Mapping[str, Stored], where: str) -> None:
+        self.where = where
+        """The file (or the index of several) they come from, for messages."""
+        self.stored: dict[str, Stored] = {}
+        for name, entry in stored.items():
+            stem, dot, last = name.rpartition(".")
+            modern = f"{stem}{dot}{_LEGACY.get(last, last)}"
+            self.stored[name if modern in stored else modern] = entry
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.stored[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stored)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return self.stored[name].shape
+
+    def read_into(self, name: str, target: Tensor) -> None:
+        """Fill `target`, of that shape, with a tensor; it is read straight into it where the number format agrees."""
+        self.stored[name].read_into(target)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format that most of the numbers have; float32 where there are none."""
+        counts: dict[torch.dtype, int] = {}
+        for entry in self.stored.values():
+            if entry.dtype.is_floating_point:
+                counts[entry.dtype] = counts.get(entry.dtype, 0) + torch.Size(entry.shape).numel()
+        return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+
+def weights_file(folder: Path) -> Path | None:
+    """The file that holds a folder's weights, or the index of the files that do; none where there is neither."""
+    for name in FILES:
+        for file in (folder / name, folder / f"{name}.index.json"):
+            if file.is_file():
+                return file
+    return None
+
+
+def open_weights(folder: Path) -> Weights:
+    """The weights of a folder, looked through but not yet read.
+
+    Raises:
+        BothwaysError: no weights; a file that is truncated, corrupt or holds code; an index that names a missing file,
+            one outside the folder, or a tensor that is not there; a name that stands in two files.
+    """
+    file = weights_file(folder)
+    if file is None:
+        raise BothwaysError(f"{folder / FILES[0]} does not exist, but a model folder holds its weights there")
+    shards = _shards(file) if file.suffix == ".json" else {}
+    if not shards:
+        return Weights(_entries(file), str(file))
+    found: dict[str, Stored] = {}
+    for shard in dict.fromkeys(shards.values()):
+        for name, entry in _entries(shard).items():
+            if name in found:
+                raise BothwaysError(f"{name} stands in both {found[name].file.name} and {shard.name} of {folder}: "
+                                    "remove it from one of them")
+            found[name] = entry
+    for name, shard in shards.items():
+        if name not in found or found[name].file != shard:
+            raise BothwaysError(f"{file} says that {name} is in {shard.name}, but it is not there: copy both again")
+    return Weights(found, str(file))
+
+
+def _entries(file: Path) -> dict[str, Stored]:
+    return torch_bin_of(file) if file.suffix == ".bin" else safetensors_of(file)
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """The file of each tensor, as an index says; every one of them lies in the index's own folder."""
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(part, str) for part in named.values()):
+        raise BothwaysError(f"{index} lacks a weight_map that names a file for every tensor: copy it again")
+    files = {part: _inside(index, part) for part in set(named.values())}
+    return {name: files[part] for name, part in named.items()}
+
+
+def _inside(index: Path, part: str) -> Path:
+    """The file that an index names, if it is there and is really in the folder."""
+    folder, file = index.parent, index.parent / part
+    climbs = Path(part).is_absolute() or ".." in Path(part).parts or "\0" in part
+    if climbs or not (file.resolve().is_relative_to(folder.resolve()) or _of_a_hub(file)):
+        raise BothwaysError(f"{index} names '{part}', which lies outside the folder: only files inside are read")
+    kind = ".bin" if index.name.startswith("pytorch") else ".safetensors"
+    if file.suffix != kind:
+        raise BothwaysError(f"{index} names '{part}', but the files of this index end with {kind}")
+    if not file.is_file():
+        raise BothwaysError(f"{index} names '{part}', which does not exist: copy it too")
+    return file
+
+
+def _of_a_hub(file: Path) -> bool:
+    """Whether a link is one of a hub's cache, whose `snapshots/REVISION/` points at files in the `blobs/` beside."""
+    home = file.parent.parent
+    return home.name == "snapshots" and file.resolve().parent == (home.parent / "blobs").resolve()
