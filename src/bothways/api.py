@@ -138,7 +138,7 @@ class Model:
         (packed,) = pack(examples)
         network, head = self.trained.network, self.objective.modes[0].head
         packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
-        return network.logits(network(packed.to(self.device)).states, head).unflatten(0, (len(rows), -1))
+        return self.objective.logits(network, network(packed.to(self.device)).states, head).unflatten(0, (len(rows), -1))
 
     # --- writing ---
 

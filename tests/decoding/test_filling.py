@@ -8,8 +8,9 @@ import torch
 from tests.decoding.small import CONTENDERS, TOKENIZER, tiny
 
 from bothways import decoding
-from bothways.decoding import GenerateConfig, blanks, calls
+from bothways.decoding import GenerateConfig, blanks
 from bothways.decoding.blanks import make_blanks
+from bothways.decoding.common import blocked_tokens
 from bothways.decoding.diffusion import diffuse
 from bothways.decoding.mask_predict import mask_predict
 from bothways.errors import BothwaysError
@@ -33,7 +34,7 @@ def trace(filler, objective: str, config: GenerateConfig, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "predict", watched)
     made = make_blanks(texts, MASK, config)
-    filler(trained, made, trained.objective.modes[0], calls.blocked_tokens(trained, ()), config)
+    filler(trained, made, trained.objective.modes[0], blocked_tokens(trained, ()), config)
     return made, seen
 
 
@@ -60,9 +61,9 @@ def test_diffusion_keeps_the_most_certain(monkeypatch: pytest.MonkeyPatch) -> No
     trained = tiny("diffusion")
     fresh = make_blanks(texts, MASK, GenerateConfig())
     (answer,) = blanks.predict(
-        trained, fresh, trained.objective.modes[0], calls.blocked_tokens(trained, ()), GenerateConfig()
+        trained, fresh, trained.objective.modes[0], blocked_tokens(trained, ()), GenerateConfig()
     )
-    places, tokens, logprobs = answer
+    places, tokens, logprobs, _ = answer
     kept = places[np.argsort(-logprobs)[:3]]
     assert set(kept) == set(np.flatnonzero(~seen[1][0][1])) - {0}
     assert (text.ids[kept] == tokens[np.argsort(-logprobs)[:3]]).all()
@@ -173,6 +174,6 @@ def test_an_unknown_decoding_lists_the_known_ones(monkeypatch: pytest.MonkeyPatc
     trained = tiny("masked")
     monkeypatch.setattr(type(trained.objective), "decoding", "telepathy")
     with pytest.raises(
-        BothwaysError, match=r"decoding 'telepathy' \(known: block_diffusion, diffusion, infill, left_to_right"
+        BothwaysError, match=r"decoding 'telepathy' \(known: block_diffusion, diffusion, gibbs, infill, left_to_right"
     ):
         decoding.generate(trained, [[50]])

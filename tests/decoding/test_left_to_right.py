@@ -10,7 +10,7 @@ from tests.decoding.small import LEFT_TO_RIGHT, ONE, TOKENIZER, V, tiny
 
 from bothways import decoding
 from bothways.decoding import GenerateConfig
-from bothways.decoding.calls import blocked_tokens
+from bothways.decoding.common import blocked_tokens
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.written import GrowingText
 from bothways.errors import BothwaysError

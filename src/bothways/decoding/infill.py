@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.sampling import GenerateConfig
-from bothways.decoding.written import StoppedBy
+from bothways.decoding.written import Step, StoppedBy
 from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
 from bothways.objectives.base import Mode
 
-Answer = tuple[list[int], list[float], StoppedBy, int]
-"""The filled ids, the log probability of every token written on the way, what stopped it, and the passes made."""
+
+class Answer(NamedTuple):
+    """The filled ids, the log probability of every token written on the way, what stopped it, the passes made, what
+    each pass wrote of the filled ids, and the most that was kept of them."""
+
+    ids: list[int]
+    logprobs: list[float]
+    stopped: StoppedBy
+    evaluations: int
+    steps: tuple[Step, ...]
+    cache_bytes: int
+
+
 TURN = 1_000_003
 """What a later turn adds to the seed of a text."""
 
@@ -33,24 +45,38 @@ def infill(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked
     Returns:
         an Answer for each text, which in each turn may become `max_new_tokens` longer than twice its length.
     """
-    blank = trained.vocabulary.mask
-    done: list[Answer] = [(list(map(int, text)), [], "length", 0) for text in texts]
+    blank, first = trained.vocabulary.mask, trained.config.shape.vocabulary
+    done = [Answer(list(map(int, text)), [], "length", 0, (), 0) for text in texts]
+    # the same texts, where each written token stands as the number of its pass, beyond all ids: who wrote what
+    marked = [answer.ids for answer in done]
     waiting, turn = list(range(len(texts))), 0
     while waiting:
         seeds = [config.seed + row + turn * TURN for row in waiting]
-        answers = _turn(trained, [done[row][0] for row in waiting], mode, blocked, config, seeds)
-        for row, (ids, logprobs, stopped, passes) in zip(list(waiting), answers, strict=True):
-            before, so_far, _, others = done[row]
-            done[row] = ids, so_far + logprobs, stopped, others + passes
-            if not 0 < ids.count(blank) < before.count(blank):
+        turns, size = _turn(trained, [done[row].ids for row in waiting], mode, blocked, config, seeds)
+        for row, (written, logprobs, stopped) in zip(list(waiting), turns, strict=True):
+            before = done[row]
+            passes = [token if trained.vocabulary.special[token] else first + before.evaluations + number
+                      for number, token in enumerate(written)]
+            marked[row] = trained.objective.read_infilling(np.asarray(marked[row], dtype=np.int64), passes)
+            ids = trained.objective.read_infilling(np.asarray(before.ids, dtype=np.int64), written)
+            done[row] = Answer(ids, before.logprobs + logprobs, stopped, before.evaluations + len(written), (),
+                               max(before.cache_bytes, size))
+            if not 0 < ids.count(blank) < before.ids.count(blank):
                 waiting.remove(row)
         turn += 1
-    return done
+    return [answer._replace(steps=_steps(answer, places, first)) for answer, places in zip(done, marked, strict=True)]
+
+
+def _steps(answer: Answer, marked: Sequence[int], first: int) -> tuple[Step, ...]:
+    """What each pass wrote of the filled text, from where its number stands there."""
+    places = {number - first: place for place, number in enumerate(marked) if number >= first}
+    return tuple(Step((places[number],), (answer.ids[places[number]],)) if number in places else Step()
+                 for number in range(answer.evaluations))
 
 
 def _turn(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked: torch.Tensor, config: GenerateConfig,
-          seeds: Sequence[int]) -> list[Answer]:
-    """What the objective fills at once."""
+          seeds: Sequence[int]) -> tuple[list[tuple[list[int], list[float], StoppedBy]], int]:
+    """What is written for each text (its tokens, their log probabilities, what stopped it), and what was kept."""
     objective, vocabulary = trained.objective, trained.vocabulary
     examples = [objective.infilling(np.asarray(text, dtype=np.int64), mode) for text in texts]
     # 1. an answer may speak in the sentinels that its own source (or prefix) asks with, and ends with <eos>
@@ -71,18 +97,14 @@ def _turn(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked:
     written: list[list[int]] = [[] for _ in texts]
     logprobs: list[list[float]] = [[] for _ in texts]
     stopped: list[StoppedBy] = ["length" for _ in texts]
-    writer = Writer(trained.network, examples, config, blocked, max(limits), seeds=seeds)
-    evaluations = [0 for _ in texts]
+    writer = Writer(trained.network, examples, config, blocked, max(limits), seeds=seeds,
+                    never=objective.never)
     while writer.open:
         for row, token, logprob in writer.step():
             written[row].append(token)
             logprobs[row].append(logprob)
-            evaluations[row] += 1
             if token == vocabulary.eos:
                 stopped[row] = "end"
             if token == vocabulary.eos or len(written[row]) >= limits[row]:
                 writer.close(row)
-    # 3. read the answers
-    filled = [objective.read_infilling(np.asarray(text, dtype=np.int64), answer)
-              for text, answer in zip(texts, written, strict=True)]
-    return list(zip(filled, logprobs, stopped, evaluations, strict=True))
+    return list(zip(written, logprobs, stopped, strict=True)), writer.cache_bytes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bothways.batch import Example, pack
-from bothways.decoding.calls import blocked_tokens
+from bothways.decoding.common import blocked_tokens
 from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
 from bothways.model.latent import Latent

@@ -39,16 +39,19 @@ class Writer:
         most: the largest number of tokens to write, which the noise is drawn for.
         seen: the tokens each text's repetition penalty counts from the start; those of its Example when none.
         seeds: of each text's noise; `config.seed` plus its number when none.
+        never: ids that have no probability (`Objective.never`).
     """
 
     def __init__(self, network: LanguageModel, examples: Sequence[Example], config: GenerateConfig, blocked: Tensor,
                  most: int, seen: Sequence[Sequence[int]] | None = None,
-                 seeds: Sequence[int] | None = None) -> None:
+                 seeds: Sequence[int] | None = None, never: Sequence[int] = ()) -> None:
         rows = pack(examples)
         if len(rows) != 1:
             raise BothwaysError("texts written together must be of one kind: the same visibility and the same fields")
         self.network, self.config, self.blocked = network, config, blocked
         self.device = blocked.device
+        self.cache_bytes = 0
+        self._never = torch.tensor(never, dtype=torch.long, device=self.device)
         self.open = list(range(len(examples)))
         self.evaluations = 0
         self._row = rows[0]
@@ -89,6 +92,8 @@ class Writer:
         states = self._read_cached() if self._cache is not None else self._read_all()
         self.evaluations += 1
         logits = self.network.logits(states).float()
+        if len(self._never):
+            logits = logits.index_fill(-1, self._never, BLOCKED)
         # 2. choose
         places = torch.tensor(rows, device=self.device)
         allowed = logits.masked_fill(self.blocked if self.blocked.dim() == 1 else self.blocked[places], BLOCKED)
@@ -116,7 +121,9 @@ class Writer:
         cache = self._cache
         if not self._last:
             row = self._row.to(self.device)
-            return self.network(row, cache=cache).states[self._ends.to(self.device)]
+            states = self.network(row, cache=cache).states[self._ends.to(self.device)]
+            self.cache_bytes = cache.bytes  # type: ignore[union-attr]
+            return states
         if self._keep is not None:
             cache.keep(self._keep)  # type: ignore[union-attr]
             self._fields = {name: values[self._keep] for name, values in self._fields.items()}

@@ -11,14 +11,16 @@ from torch import Tensor
 from bothways.errors import BothwaysError
 
 BLOCKED = float("-inf")
+WAYS = ("mask_predict", "diffusion", "gibbs")
+"""The decodings that any network which names hidden tokens can be asked for."""
+ORDERS = ("confidence", "entropy", "margin", "random", "left_to_right")
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
     """How text is written. Temperature 0 is greedy: the likeliest token each time, and nothing is drawn.
 
-    `steps` and `block` speak to the decodings that fill many places at once: the number of passes over a block, and
-    how many places a block has (all at once when none). `order` is which predictions such a decoding keeps first.
+    What speaks only to the decodings that fill many places at once begins at `decoding`.
     """
 
     max_new_tokens: int = 64
@@ -34,9 +36,22 @@ class GenerateConfig:
     """Token ids that end the text, besides the ones the objective ends with."""
     seed: int = 0
     """Prompt number i of a call is drawn with seed + i."""
+    decoding: str | None = None
+    """Another way to fill than the objective's own: mask_predict, diffusion or gibbs."""
     steps: int | None = None
+    """Passes over a block; more than it has blanks are refused."""
     block: int | None = None
-    order: str = "confidence"
+    """How many places are written at once, block after block; all when none."""
+    order: str | tuple[int, ...] | None = None
+    """Which blanks come first: confidence, entropy, margin, random, left_to_right, or their numbers from 0."""
+    guidance: float = 0.0
+    """Above 0 moves the answers away from what they would be without the given tokens: logits + guidance * (logits -
+    those with the given tokens hidden too), arXiv 2410.18514, section 4.3."""
+    prefix_cache: bool = False
+    """Read what stands before a block once, when it begins: an approximation for a network that reads both ways."""
+    max_blank_tokens: int = 1
+    """The most tokens of a `<mask>` where each stands for one: every number from 1 is tried, and the best mean log
+    probability wins (arXiv 1904.09324, section 3.3)."""
     think_tokens: int | None = None
     """The most tokens of a thought, whose end is then written for the model; 0 begins none. No limit when none."""
     hide_thought: bool = False
@@ -60,8 +75,17 @@ class GenerateConfig:
             (self.think_tokens is not None and self.think_tokens < 0,
              f"think_tokens is {self.think_tokens}, but a thought has 0 tokens (none is begun) or more"),
             (self.block is not None and self.block < 1, f"block is {self.block}, but a block has at least 1 place"),
-            (self.order not in ("confidence", "random"),
-             f"order is '{self.order}', but predictions are kept by 'confidence' or in 'random' order"),
+            (self.decoding not in (None, *WAYS),
+             f"decoding is '{self.decoding}', but blanks are filled by {', '.join(WAYS)}"),
+            (isinstance(self.order, str) and self.order not in ORDERS,
+             f"order is '{self.order}', but blanks are written by {', '.join(ORDERS)}, or in the order of their "
+             "numbers"),
+            (isinstance(self.order, tuple) and sorted(self.order) != list(range(len(self.order))),
+             f"order is {self.order}, but must name each blank once, by its number from 0"),
+            (not (self.guidance >= 0 and math.isfinite(self.guidance)),
+             f"guidance is {self.guidance}, but must be 0 (none) or above"),
+            (self.max_blank_tokens < 1,
+             f"max_blank_tokens is {self.max_blank_tokens}, but a blank has at least 1 token"),
         ) if wrong]
         if problems:
             raise BothwaysError("; ".join(problems))

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 StoppedBy = Literal["end", "stop", "length", "positions", "filled"]
 """end: the model ended the text; stop: a stop string or id; length: max_new_tokens; positions: the network has no
 more places; filled: every blank is filled."""
+
+
+HIDDEN = -1
+"""What stands at a place where nothing is written yet, or no more."""
+
+
+class Step(NamedTuple):
+    """What one network evaluation wrote: a token at each of these places of `Written.ids`.
+
+    The token HIDDEN takes a place back. A place at or behind the end of `ids` was written and then dropped, as what
+    follows an end is; an evaluation that wrote nothing of the text (its end, a sentinel) has no places.
+    """
+
+    places: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+
+
+def one_by_one(ids: Sequence[int], ended: bool = False, first: int = 0) -> tuple[Step, ...]:
+    """The steps of what was written from left to right, a token each; with `ended` one more, for the end.
+
+    Args:
+        first: the place of the first token.
+    """
+    return (*(Step((first + place,), (int(token),)) for place, token in enumerate(ids)), *([Step()] if ended else []))
 
 
 @dataclass(frozen=True)
@@ -18,7 +42,10 @@ class Written:
     ids: the new tokens (for `fill`: the whole text with its blanks filled), without the one that ended them.
     logprobs: natural log probability of each new token under the network, before temperature and filters.
     text: the ids as text, cut before a stop string; none without a tokenizer.
-    steps, network_evaluations: passes that wrote something, and passes in all (a shared pass counts for each prompt).
+    steps: what each network evaluation wrote, in order: `canvases` plays it again.
+    network_evaluations: passes in all (a shared pass counts for each prompt); at least as many as steps.
+    decoding: the name of the decoding that wrote it.
+    cache_bytes: what the cache of the whole call took at its largest; 0 without one.
     thought: what was thought on the way, if anything was; part of `text` too unless thoughts are hidden.
     seconds: wall clock of the whole call, which writes all its prompts together.
     """
@@ -27,10 +54,27 @@ class Written:
     logprobs: list[float]
     stopped_by: StoppedBy
     text: str | None = None
-    steps: int = 0
+    steps: tuple[Step, ...] = ()
     network_evaluations: int = 0
     seconds: float = 0.0
     thought: str | None = None
+    decoding: str = "left_to_right"
+    cache_bytes: int = 0
+
+    def canvases(self) -> Iterator[list[int]]:
+        """How the ids came to be: one list before the first step and one after each, HIDDEN where nothing stands.
+
+        A place that no step wrote was given and stands there from the start. The last list begins with `ids`; what was
+        dropped stands behind.
+        """
+        touched = {place for step in self.steps for place in step.places}
+        length = max(len(self.ids), 1 + max(touched, default=-1))
+        canvas = [HIDDEN if place in touched else self.ids[place] for place in range(length)]
+        yield list(canvas)
+        for step in self.steps:
+            for place, token in zip(step.places, step.tokens, strict=True):
+                canvas[place] = token
+            yield list(canvas)
 
 
 class Decodes(Protocol):

@@ -76,6 +76,12 @@ class Cache:
         """How many documents it holds."""
         return len(self.lengths)
 
+    @property
+    def bytes(self) -> int:
+        """What the kept keys and values take."""
+        kept = [kept for store in self.stores for kept in (store.keys, store.values)]
+        return sum(one.nbytes for one in (*kept, *(part for pair in self.cross for part in pair)))
+
     def fields(self, counts: Sequence[int] | int) -> dict[str, Tensor]:
         """The usual fields of `counts` new tokens for each document: index, position and document, (N,) int64 each."""
         counts = [counts] * self.sequences if isinstance(counts, int) else counts
