@@ -24,11 +24,14 @@ from bothways.decoding import GenerateConfig, Written
 from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
 from bothways.families import folder as folders
+from bothways.families.remote import Remote, remote
 from bothways.families.trained import Trained
 from bothways.model import ModelConfig
 from bothways.objectives.base import Mode, Objective, ask, example, reading
 from bothways.text.tokenizer import Tokenizer
 from bothways.visibility import Visibility, bidirectional
+
+__all__ = ["Model", "Remote", "description", "from_pretrained", "remote"]
 
 Ids = Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]
 """Token ids: (L,) of one text or (B, L) of several."""
