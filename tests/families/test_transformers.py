@@ -268,7 +268,7 @@ def test_the_tokenizer_is_theirs(tmp_path: Path) -> None:
         (ModelConfig(Shape(V, 32, 2, 0, 4), Position("learned")), "next-token", "position.kind is 'learned'"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), norm=Norm("layer")), "masked", "norm.kind is 'layer'"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), reach="LG"), "next-token", "reach is 'LG'"),
-        (ModelConfig(Shape(V, 32, 2, 0, 4), bias=True), "masked", "bias is true"),
+        (ModelConfig(Shape(V, 32, 2, 0, 4), bias=True), "masked", "bias is queries, attention, feed_forward"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), norm=Norm(query_key=True)), "masked", "norm.query_key is true"),
         (ModelConfig(Shape(V, 32, 2, 0, 4)), "prefix", "into the prefix"),
         (ModelConfig(Shape(V, 32, 2, 0, 4), companions=(Companion("order", "classes", 2),)), "masked",

@@ -41,28 +41,32 @@ def direction(objective: Objective) -> Direction:
 
 def fitting(config: ModelConfig, objective: Objective) -> Family | None:
     """The family whose class gives this network's logits in the principal mode, or none."""
-    if _elsewhere(config, objective) is not None:
+    if _unseen(objective) is not None:
         return None
-    wanted = [family for family in KNOWN.values() if family.direction == direction(objective)]
-    return next((family for family in wanted if family.obstacle(config) is None), None)
+    return next((family for family in _candidates(objective) if family.obstacle(config) is None), None)
 
 
-def _elsewhere(config: ModelConfig, objective: Objective) -> str | None:
-    """What no class of `transformers` has at all: companions, or a principal visibility of another shape."""
-    if config.companions:
-        named = " and ".join(f"'{companion.name}'" for companion in config.companions)
-        return f"{named} beside the trunk would be lost"
+def obstacle(config: ModelConfig, objective: Objective) -> str | None:
+    """The choices that keep this network out of `transformers`, as a sentence; none when a family fits.
+
+    Of the families that read this way, the one with the fewest differences is named.
+    """
+    if fitting(config, objective) is not None:
+        return None
+    if (why := _unseen(objective)) is not None:
+        return f"no class does: {why}"
+    near = min(_candidates(objective), key=lambda family: len(family.differences(config)))
+    return f"{near.architecture} does not fit because {near.obstacle(config)}"
+
+
+def _candidates(objective: Objective) -> list[Family]:
+    """The families that read in the direction of this objective."""
+    return [family for family in KNOWN.values() if family.direction == direction(objective)]
+
+
+def _unseen(objective: Objective) -> str | None:
+    """A principal visibility that no class of `transformers` has, as a phrase."""
     seen = objective.modes[0].visibility
     if objective.stack == "one tower" and seen not in (causal, bidirectional):
         return f"it reads {seen!r}, and they read causal or bidirectional"
     return None
-
-
-def obstacle(config: ModelConfig, objective: Objective) -> str | None:
-    """The choices that keep this network out of `transformers`, as a sentence; none when a family fits."""
-    if fitting(config, objective) is not None:
-        return None
-    if (why := _elsewhere(config, objective)) is not None:
-        return f"no class does: {why}"
-    near = next(family for family in KNOWN.values() if family.direction == direction(objective))
-    return f"{near.architecture} does not fit because {near.obstacle(config)}"

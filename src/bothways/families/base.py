@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
+from bothways.families import settings
+from bothways.model import LanguageModel
 from bothways.model.config import ModelConfig
 
 TOKEN_ENTRIES = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>", "mask_token_id": "<mask>",
@@ -21,33 +24,63 @@ Direction = Literal["causal", "bidirectional", "two towers"]
 
 
 @dataclass(frozen=True)
-class Link:
-    """One of our tensors and the published ones that make it up, laid one under the other.
+class Change:
+    """How a published tensor is laid out otherwise than ours: both ways, exact to the bit.
 
-    `rows` are the first dimensions of the parts (sum: ours); a link of one part needs none.
+    `ours` makes our tensor of theirs, `theirs` the other way; each takes the config too.
     """
 
-    ours: str
+    ours: Callable[[Tensor, ModelConfig], Tensor]
+    theirs: Callable[[Tensor, ModelConfig], Tensor]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The published tensors that make up one of ours, laid one under the other, and what is changed in each."""
+
     theirs: tuple[str, ...]
-    rows: tuple[int, ...] = ()
+    changes: tuple[Change | None, ...] = ()
+
+    def change(self, part: int) -> Change | None:
+        """What is changed in that part; nothing where nothing is said."""
+        return self.changes[part] if self.changes else None
+
+
+Table = Mapping[str, "str | tuple[str, ...] | Names"]
+"""Our names and theirs. `{i}` stands for a layer; an entry without `.weight` or `.bias` at its end names both."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One of our tensors and its published parts; `rows` are the parts' first dimensions in ours (sum: ours)."""
+
+    ours: str
+    names: Names
+    rows: tuple[int, ...]
 
 
 class Family(ABC):
-    """A published architecture as data. One value a class of `transformers`; see `families.KNOWN`."""
+    """A published architecture as data: a config translation and a table of names. See `families.KNOWN`.
+
+    A family fits a network whose config survives the way there and back, so it need not say what it lacks.
+    """
 
     model_type: ClassVar[str]
     architecture: ClassVar[str]
+    auto: ClassVar[str]
+    """The class of `transformers` that finds the architecture by its config."""
     direction: ClassVar[Direction]
     objective: ClassVar[str]
     """The objective of a folder of this family that does not say its own."""
-
-    @abstractmethod
-    def obstacle(self, config: ModelConfig) -> str | None:
-        """The choices in `config` that this family does not have, as phrases; none when it fits."""
+    names: ClassVar[Table]
+    ignorable: ClassVar[tuple[str, ...]] = ()
+    """Patterns of published entries that repeat another one or the config, and are passed over."""
+    head: ClassVar[str] = "lm_head.weight"
+    """The entry of the table that scores, which a tied network may repeat in its file."""
 
     @abstractmethod
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
-        """The entries of the published `config.json` that describe the network."""
+        """The entries of the published `config.json` that describe the network; what it cannot say is left out."""
 
     @abstractmethod
     def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
@@ -57,45 +90,129 @@ class Family(ABC):
             BothwaysError: the published config makes a choice we cannot follow, or lacks an entry.
         """
 
-    @abstractmethod
-    def links(self, config: ModelConfig) -> Iterator[Link]:
+    def settled(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:
+        """The config once the names in the weights file are known: some say there alone whether a part is there."""
+        return config
+
+    def returned(self, config: ModelConfig) -> ModelConfig:
+        """A config after the way to the published one and back."""
+        return self.from_config(self.to_config(config), self.architecture)
+
+    def differences(self, config: ModelConfig) -> list[str]:
+        """Each choice in `config` that this family does not have, as a phrase."""
+        try:
+            read = self.returned(config)
+        except BothwaysError as error:
+            return [str(error)]
+        if found := list(settings.differences(config, read)):
+            return found
+        return [f"it has no place for {name}" for name in shapes_of(config) if self.named(name, config) is None]
+
+    def obstacle(self, config: ModelConfig) -> str | None:
+        """The choices in `config` that this family does not have, as phrases; none when it fits."""
+        return "; ".join(self.differences(config)) or None
+
+    def table(self, config: ModelConfig) -> Table:
+        """The names for a network of this config."""
+        return self.names
+
+    def named(self, ours: str, config: ModelConfig) -> Names | None:
+        """The published names of one of our tensors, or none."""
+        table, stem, kind = self.table(config), *ours.rpartition(".")[::2]
+        layer = next((part for part in ours.split(".") if part.isdigit()), "")
+        for pattern, suffix in ((ours, ""), (stem, f".{kind}")):
+            found = table.get(re.sub(r"\.\d+\.", ".{i}.", pattern + ".").rstrip("."))
+            if found is not None:
+                names = found if isinstance(found, Names) else Names((found,) if isinstance(found, str) else found)
+                return Names(tuple(name.replace("{i}", layer) + suffix for name in names.theirs), names.changes)
+        return None
+
+    def links(self, config: ModelConfig) -> list[Link]:
         """Every tensor of the network, once."""
+        links = []
+        for ours, shape in shapes_of(config).items():
+            names = self.named(ours, config)
+            if names is None:
+                raise BothwaysError(f"{self.architecture} has no place for {ours}")
+            links.append(Link(ours, names, rows_of(ours, shape, config) if len(names.theirs) > 1 else shape[:1]))
+        return links
 
     def export(self, weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
         """Our tensors under the published names, fused ones split."""
         published: dict[str, Tensor] = {}
         for link in self.links(config):
-            tensor = weights[link.ours]
-            parts = [tensor] if len(link.theirs) == 1 else tensor.split(list(link.rows), dim=0)
-            published.update({name: part.contiguous() for name, part in zip(link.theirs, parts, strict=True)})
+            for i, part in enumerate(weights[link.ours].split(list(link.rows))):
+                change = link.names.change(i)
+                part = part if change is None else change.theirs(part, config)
+                published[link.names.theirs[i]] = part.contiguous()
         return published
 
-    def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+    def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig, where: str
+               ) -> dict[str, Tensor]:
         """Published tensors under our names, split ones joined; every entry is accounted for.
 
         Args:
             stored: the published config.
-            shapes: of our tensors, by our names.
             where: the weights file, for messages.
         Raises:
             BothwaysError: missing and unknown names, all in one sentence; a tensor of another shape, with both shapes.
         """
-        links = list(self.links(config))
-        weights = {name: tensor for name, tensor in published.items() if not self.repeats(name)}
-        account(weights, {name for link in links for name in link.theirs}, where)
+        links, shapes = self.links(config), shapes_of(config)
+        expected = {name for link in links for name in link.names.theirs}
+        found = {name for name in published if name in expected or not self.repeats(name, config)}
+        account(found, expected, where)
         ours: dict[str, Tensor] = {}
         for link in links:
-            parts = [weights[name] for name in link.theirs]
-            whole = shapes[link.ours]
-            for name, part, rows in zip(link.theirs, parts, link.rows or whole[:1], strict=True):
-                check_shape(name, part.shape, (rows, *whole[1:]), where)
+            parts = []
+            for i, (name, rows) in enumerate(zip(link.names.theirs, link.rows, strict=True)):
+                change, wanted = link.names.change(i), (rows, *shapes[link.ours][1:])
+                theirs = wanted if change is None else change.theirs(torch.empty(wanted, device="meta"), config).shape
+                check_shape(name, published[name].shape, theirs, where)
+                parts.append(published[name] if change is None else change.ours(published[name], config))
             ours[link.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
         return ours
 
-    def repeats(self, name: str) -> bool:
+    def repeats(self, name: str, config: ModelConfig) -> bool:
         """Whether a published entry only repeats what another one or the config says, and may be passed over."""
-        return False
+        return (config.tied and name == self.head) or any(re.fullmatch(one, name) for one in self.ignorable)
+
+
+TRANSPOSED = Change(lambda theirs, config: theirs.T.contiguous(), lambda ours, config: ours.T.contiguous())
+"""A linear layer stored as (inputs, outputs), as GPT-2's "Conv1D" is."""
+
+
+def turned(interleaved: bool) -> Change:
+    """Rows of a query or key projection (or its bias) whose turned pairs lie elsewhere in a head.
+
+    Ours are (k, k + size / 2). Theirs turn the first `position.share` of a head: `interleaved` as (2 k, 2 k + 1)
+    (GPT-J, GLM, Llama before its conversion), else as (k, k + turned / 2) (GPT-NeoX).
+    """
+    def places(config: ModelConfig) -> Tensor:
+        size = config.head_size
+        count = round(size * config.position.share)
+        pairs = torch.arange(count).view(-1, 2).T if interleaved else torch.arange(count).view(2, -1)
+        rest = torch.arange(count, size).view(2, -1)
+        return torch.cat((pairs, rest), dim=1).flatten()
+
+    def moved(rows: Tensor, config: ModelConfig, order: Tensor) -> Tensor:
+        return rows.unflatten(0, (-1, config.head_size))[:, order].flatten(0, 1)
+
+    return Change(lambda theirs, config: moved(theirs, config, places(config)),
+                  lambda ours, config: moved(ours, config, places(config).argsort()))
+
+
+def shapes_of(config: ModelConfig) -> dict[str, torch.Size]:
+    """The shape of each tensor of a network, by our names."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in LanguageModel(config).state_dict().items()}
+
+
+def rows_of(ours: str, shape: Sequence[int], config: ModelConfig) -> tuple[int, ...]:
+    """How many rows each part of a fused tensor has."""
+    if ".qkv." in ours:
+        keys = config.key_heads * config.head_size
+        return config.shape.heads * config.head_size, keys, keys
+    return (shape[0] // 2, shape[0] // 2)
 
 
 def account(found: Iterable[str], expected: set[str], where: str) -> None:
@@ -123,8 +240,3 @@ def demand(stored: Mapping[str, Any], names: Sequence[str], where: str) -> None:
     missing = [name for name in names if stored.get(name) is None]
     if missing:
         raise BothwaysError(f"{where} lacks {', '.join(missing)}")
-
-
-def in_the_way(*choices: tuple[bool, str]) -> str | None:
-    """The phrases of all choices that stand in the way, or none."""
-    return "; ".join(phrase for stands, phrase in choices if stands) or None

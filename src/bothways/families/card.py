@@ -10,8 +10,6 @@ from bothways.families.base import Family
 from bothways.families.trained import Trained
 from bothways.visibility import bidirectional, causal
 
-_CLASSES = {"LlamaForCausalLM": "AutoModelForCausalLM", "Qwen3ForCausalLM": "AutoModelForCausalLM",
-            "EuroBertForMaskedLM": "AutoModelForMaskedLM", "T5ForConditionalGeneration": "AutoModelForSeq2SeqLM"}
 _ESTIMATORS = {"exact": "an exact likelihood", "bound": "an upper bound on the negative log likelihood",
                "pseudo": "a pseudo-likelihood, not comparable with a likelihood"}
 
@@ -71,7 +69,7 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
         reason = families.obstacle(trained.config, trained.objective) or "it was saved with our own names"
         yield f"`transformers` has no class for this network: {reason}. The weights carry bothways names."
         return
-    loader, modes = _CLASSES[family.architecture], trained.objective.modes
+    loader, modes = family.auto, trained.objective.modes
     looks = {"causal": causal, "bidirectional": bidirectional, "two towers": modes[0].visibility}[family.direction]
     same = modes[0].visibility == looks
     yield (f"In `transformers` it is a `{family.architecture}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from bothways.families.base import Direction
@@ -9,10 +10,11 @@ from bothways.families.llama import Llama
 
 
 class EuroBert(Llama):
-    """An encoder of LLaMA blocks. Its `mlp_bias` would give the head a bias too, so biases do not fit."""
+    """An encoder of LLaMA blocks. Its `mlp_bias` would give the head a bias too, so it is not read."""
 
     model_type: ClassVar[str] = "eurobert"
     architecture: ClassVar[str] = "EuroBertForMaskedLM"
     direction: ClassVar[Direction] = "bidirectional"
     objective: ClassVar[str] = "masked"
-    biases: ClassVar[tuple[str, ...]] = ()
+    auto: ClassVar[str] = "AutoModelForMaskedLM"
+    biases: ClassVar[Mapping[str, tuple[str, ...]]] = {"attention_bias": ("queries", "attention")}

@@ -100,12 +100,12 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         raise BothwaysError(f"{where} describes {config.stack}, but the objective '{objective.name}' is for "
                             f"{objective.stack}")
     # 3. its weights
-    network = build(config)
     found = open_weights(folder)
     weights: Mapping[str, Tensor] = found
     if family is not None:
-        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-        weights = family.gather(found, stored, config, shapes, found.where)
+        config = family.settled(config, found.keys()) if block is None else config
+        weights = family.gather(found, stored, config, found.where)
+    network = build(config)
     fill(network, weights, found.where)
     return Trained(network.to(device=device, dtype=dtype).eval(), objective, tokenizer, report)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from bothways.errors import BothwaysError, nearest
-from bothways.families.base import Direction, Family, Link, demand, in_the_way
-from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
+from bothways.families.base import Direction, Family, Table, demand
+from bothways.model.config import BIASED, FeedForward, ModelConfig, Norm, Position, Shape
 
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
 """Our name of an activation and the published one."""
-_READ = {**{theirs: ours for ours, theirs in ACTIVATIONS.items()}, "swish": "silu", "gelu_new": "gelu_tanh"}
+READ = {**{theirs: ours for ours, theirs in ACTIVATIONS.items()}, "swish": "silu", "gelu_new": "gelu_tanh"}
+"""Published names of activations, and ours."""
 
 
 class Llama(Family):
@@ -22,41 +20,40 @@ class Llama(Family):
 
     model_type: ClassVar[str] = "llama"
     architecture: ClassVar[str] = "LlamaForCausalLM"
+    auto: ClassVar[str] = "AutoModelForCausalLM"
     direction: ClassVar[Direction] = "causal"
     objective: ClassVar[str] = "next-token"
     query_key: ClassVar[bool] = False
-    biases: ClassVar[tuple[str, ...]] = ("attention_bias", "mlp_bias")
-    """The entries that our one `bias` stands for; all must agree."""
-
-    def obstacle(self, config: ModelConfig) -> str | None:
-        shape, norm = config.shape, config.norm
-        return in_the_way(
-            (bool(config.companions), "this class has no weights for "
-             + " and ".join(one.name for one in config.companions) + ", which the objective trains beside the trunk"),
-            (config.stack == "two towers", f"shape.source_layers {shape.source_layers} makes two towers"),
-            (config.position.kind != "rotary", f"position.kind is '{config.position.kind}', not 'rotary'"),
-            (norm.kind != "rms", f"norm.kind is '{norm.kind}', not 'rms'"),
-            (norm.place != "before", f"norm.place is '{norm.place}', not 'before'"),
-            (norm.query_key != self.query_key, f"norm.query_key is {str(norm.query_key).lower()}"),
-            (config.feed_forward.kind != "gated", f"feed_forward.kind is '{config.feed_forward.kind}', not 'gated'"),
-            (config.narrow, f"reach is '{config.reach}', and its narrow layers are not in this class"),
-            (config.bias and not self.biases, "bias is true, and the head of this class would have one too"),
-            (config.scale is not None, f"scale is {config.scale}, not one over the root of the head size"),
-            (config.embedding_scale is not None, f"embedding_scale is {config.embedding_scale}"),
-            (config.soft_cap is not None, f"soft_cap is {config.soft_cap}"),
-            (bool(shape.width % shape.heads), f"shape.width {shape.width} does not divide into {shape.heads} heads"),
-        )
+    biases: ClassVar[Mapping[str, tuple[str, ...]]] = {"attention_bias": ("queries", "attention"),
+                                                       "mlp_bias": ("feed_forward",)}
+    """The published entries about biases, and which of ours each stands for."""
+    names: ClassVar[Table] = {
+        "embedding": "model.embed_tokens",
+        "tower.blocks.{i}.attention_norm": "model.layers.{i}.input_layernorm",
+        "tower.blocks.{i}.attention.qkv": tuple(f"model.layers.{{i}}.self_attn.{part}_proj" for part in "qkv"),
+        "tower.blocks.{i}.attention.query_norm": "model.layers.{i}.self_attn.q_norm",
+        "tower.blocks.{i}.attention.key_norm": "model.layers.{i}.self_attn.k_norm",
+        "tower.blocks.{i}.attention.out": "model.layers.{i}.self_attn.o_proj",
+        "tower.blocks.{i}.feed_forward_norm": "model.layers.{i}.post_attention_layernorm",
+        "tower.blocks.{i}.feed_forward.up_gate": ("model.layers.{i}.mlp.up_proj", "model.layers.{i}.mlp.gate_proj"),
+        "tower.blocks.{i}.feed_forward.down": "model.layers.{i}.mlp.down_proj",
+        "tower.norm": "model.norm",
+        "head": "lm_head",
+    }
+    ignorable: ClassVar[tuple[str, ...]] = (r".*\.rotary_emb\.inv_freq",)
+    """Older files carry each layer's rotary frequencies, which the config says too."""
 
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
         shape, rotary = config.shape, {"rope_type": "default", "rope_theta": float(config.position.base)}
+        biases = {name: any(map(config.biased, parts)) for name, parts in self.biases.items()}
         return {
             "vocab_size": shape.vocabulary, "hidden_size": shape.width, "intermediate_size": config.inner,
             "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
             "num_key_value_heads": config.key_heads, "head_dim": config.head_size,
-            "hidden_act": ACTIVATIONS[config.feed_forward.activation],
+            "hidden_act": ACTIVATIONS.get(config.feed_forward.activation, config.feed_forward.activation),
             "max_position_embeddings": config.position.length, "rms_norm_eps": config.norm.epsilon,
             "rope_theta": rotary["rope_theta"], "rope_parameters": rotary, "rope_scaling": None,
-            "tie_word_embeddings": config.tied, "attention_bias": config.bias, "mlp_bias": config.bias,
+            "tie_word_embeddings": config.tied, "attention_bias": False, "mlp_bias": False, **biases,
             "attention_dropout": 0.0,
         }
 
@@ -71,56 +68,34 @@ class Llama(Family):
                                 "head is read here")
         if stored.get("use_sliding_window"):
             raise BothwaysError(f"{where} sets use_sliding_window, which this network does not have in that form")
-        biases = {name: bool(stored.get(name, False)) for name in ("attention_bias", "mlp_bias")}
-        if any(biases.values()) and (not self.biases or len({biases[name] for name in self.biases}) > 1):
-            raise BothwaysError(f"{where} sets {' and '.join(f'{n} {v}' for n, v in biases.items())}, "
-                                "but this network has a bias everywhere or nowhere")
-        activation = stored.get("hidden_act", "silu")
-        if activation not in _READ:
-            raise BothwaysError(f"{where} has the unknown hidden_act '{activation}' {nearest(activation, _READ)}")
-        # 2. the rest by name
-        heads = int(stored["num_attention_heads"])
-        keys = stored.get("num_key_value_heads") or heads
-        head_size = stored.get("head_dim") or int(stored["hidden_size"]) // heads
-        plain = head_size * heads == int(stored["hidden_size"])
-        shape = Shape(int(stored["vocab_size"]), int(stored["hidden_size"]), int(stored["num_hidden_layers"]), 0, heads,
-                      None if keys == heads else int(keys), None if plain else int(head_size),
-                      int(stored["intermediate_size"]))
+        for name in ("attention_bias", "mlp_bias"):
+            if stored.get(name) and name not in self.biases:
+                raise BothwaysError(f"{where} sets {name}, with which {self.architecture} is not read here")
+        biased = {part for name, parts in self.biases.items() if stored.get(name) for part in parts}
+        activation = str(stored.get("hidden_act", "silu"))
+        if activation not in READ:
+            raise BothwaysError(f"{where} has the unknown hidden_act '{activation}' {nearest(activation, READ)}")
+        # 2. sizes
+        width, heads = int(stored["hidden_size"]), int(stored["num_attention_heads"])
+        if width % heads:
+            raise BothwaysError(f"{where} has hidden_size {width}, which does not divide into {heads} heads")
+        shape = Shape(int(stored["vocab_size"]), width, int(stored["num_hidden_layers"]), 0, heads,
+                      _unless(stored.get("num_key_value_heads"), heads),
+                      _unless(stored.get("head_dim"), width // heads), int(stored["intermediate_size"]))
         base = rotary.get("rope_theta", stored.get("rope_theta", 10000.0))
         return ModelConfig(
             shape, Position("rotary", float(base), int(stored.get("max_position_embeddings", 2048))),
             Norm("rms", "before", float(stored.get("rms_norm_eps", 1e-6)), self.query_key),
-            FeedForward("gated", _READ[activation]),  # type: ignore[arg-type]
-            bias=any(biases.values()), tied=bool(stored.get("tie_word_embeddings", False)))
+            FeedForward("gated", READ[activation]),  # type: ignore[arg-type]
+            bias=parts_of(biased), tied=bool(stored.get("tie_word_embeddings", False)))
 
-    def links(self, config: ModelConfig) -> Iterator[Link]:
-        queries, keys, inner = config.shape.heads * config.head_size, config.key_heads * config.head_size, config.inner
-        yield Link("embedding.weight", ("model.embed_tokens.weight",))
-        for i in range(config.shape.layers):
-            ours, theirs = f"tower.blocks.{i}.", f"model.layers.{i}."
-            yield Link(f"{ours}attention_norm.weight", (f"{theirs}input_layernorm.weight",))
-            yield Link(f"{ours}feed_forward_norm.weight", (f"{theirs}post_attention_layernorm.weight",))
-            for kind in ("weight", "bias") if config.bias else ("weight",):
-                attention, feed = f"{theirs}self_attn.{{}}_proj.{kind}", f"{theirs}mlp.{{}}_proj.{kind}"
-                yield Link(f"{ours}attention.qkv.{kind}", tuple(map(attention.format, "qkv")), (queries, keys, keys))
-                yield Link(f"{ours}attention.out.{kind}", (attention.format("o"),))
-                yield Link(f"{ours}feed_forward.up_gate.{kind}", tuple(map(feed.format, ("up", "gate"))), (inner,) * 2)
-                yield Link(f"{ours}feed_forward.down.{kind}", (feed.format("down"),))
-            if self.query_key:
-                yield Link(f"{ours}attention.query_norm.weight", (f"{theirs}self_attn.q_norm.weight",))
-                yield Link(f"{ours}attention.key_norm.weight", (f"{theirs}self_attn.k_norm.weight",))
-        yield Link("tower.norm.weight", ("model.norm.weight",))
-        if not config.tied:
-            yield Link("head.weight", ("lm_head.weight",))
 
-    def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
-        """As every family; a head that repeats the embedding is passed over where they are tied."""
-        weights = dict(published)
-        if config.tied and "lm_head.weight" in weights:
-            weights.pop("lm_head.weight")
-        return super().gather(weights, stored, config, shapes, where)
+def parts_of(biased: set[str]) -> bool | tuple[str, ...]:
+    """A config's `bias` for the parts that have one."""
+    return len(biased) == len(BIASED) if len(biased) in (0, len(BIASED)) else tuple(
+        part for part in BIASED if part in biased)
 
-    def repeats(self, name: str) -> bool:
-        """Older files carry each layer's rotary frequencies, which the config says too."""
-        return name.endswith(".rotary_emb.inv_freq")
+
+def _unless(value: Any, usual: int) -> int | None:
+    """None where a config says what would follow anyway."""
+    return None if value is None or int(value) == usual else int(value)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from bothways.families.llama import Llama
 
 
 class Qwen3(Llama):
-    """Queries and keys are normed per head; only its attention could have biases, so ours do not fit."""
+    """Queries and keys are normed per head; only its attention can have biases."""
 
     model_type: ClassVar[str] = "qwen3"
     architecture: ClassVar[str] = "Qwen3ForCausalLM"
     query_key: ClassVar[bool] = True
-    biases: ClassVar[tuple[str, ...]] = ()
+    biases: ClassVar[Mapping[str, tuple[str, ...]]] = {"attention_bias": ("queries", "attention")}

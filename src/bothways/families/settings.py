@@ -1,16 +1,13 @@
-"""A ModelConfig as plain data for a JSON file, and back."""
+"""A ModelConfig as plain data for a JSON file, and back; and what of one changes the function it computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
-from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
-from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
-
-_GROUPS: dict[str, type[Any]] = {"shape": Shape, "position": Position, "norm": Norm, "feed_forward": FeedForward}
+from bothways.model.config import BIASED, ModelConfig
 
 
 def to_data(config: ModelConfig) -> dict[str, Any]:
@@ -27,18 +24,97 @@ def from_data(data: Mapping[str, Any], where: str) -> ModelConfig:
     Raises:
         BothwaysError: names that no choice has, all of them at once, or a contradiction between choices.
     """
-    unknown = [f"'{name}' {nearest(name, _names(ModelConfig))}" for name in data if name not in _names(ModelConfig)]
-    groups: dict[str, Any] = {}
-    for group, kind in _GROUPS.items():
-        given = data.get(group, {})
-        unknown += [f"'{group}.{name}' {nearest(name, _names(kind))}" for name in given if name not in _names(kind)]
-        groups[group] = given
-    if unknown:
+    if unknown := list(_unknown(ModelConfig, data, "")):
         raise BothwaysError(f"{where} describes the network with unknown choices: {'; '.join(unknown)}")
-    rest = {name: value for name, value in data.items() if name not in _GROUPS}
-    rest["companions"] = tuple(Companion(**given) for given in data.get("companions", ()))
-    return ModelConfig(**{group: _GROUPS[group](**given) for group, given in groups.items()}, **rest)
+    config: ModelConfig = _built(ModelConfig, data)
+    return config
 
 
-def _names(kind: type[Any]) -> list[str]:
-    return [entry.name for entry in fields(kind)]
+def choices(config: ModelConfig) -> dict[str, Any]:
+    """Every choice that changes the function the network computes, by its path, what follows from others filled in.
+
+    Two configs with equal choices are one network: a head size is the same said or left out, the base of rotary
+    positions says nothing where there are none, dropout and the length promised change no logit.
+    """
+    flat = dict(_flat("", asdict(config)))
+    shape, position, reach = config.shape, config.position, config.reach
+    layers = max(shape.layers, shape.source_layers)
+    flat |= {"shape.key_heads": config.key_heads, "shape.head_size": config.head_size, "shape.inner": config.inner,
+             "shape.embedding": config.embedding_width, "shape.distinct": config.distinct,
+             "scale": config.head_size ** -0.5 if config.scale is None else config.scale,
+             "bias": tuple(part for part in BIASED if config.biased(part)),
+             "norm.bias": config.norm.kind == "layer" and config.norm_bias, "norm.embedding": config.norms_embedding,
+             "reach": "".join(reach[i % len(reach)] for i in range(layers)),
+             "position.local_base": position.base if position.local_base is None else position.local_base,
+             "companions": {one["name"]: one for one in flat["companions"]}}
+    silent = ["dropout"]
+    silent += ["position.length"] * (position.kind != "learned")
+    silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal"))
+    silent += ["position.share"] * (position.kind != "rotary")
+    silent += ["position.local_base"] * (position.kind != "rotary" or "L" not in flat["reach"])
+    silent += ["position.buckets", "position.distance"] * (position.kind != "relative")
+    silent += ["local"] * ("L" not in flat["reach"]) + ["chunk"] * ("C" not in flat["reach"])
+    return {name: value for name, value in flat.items() if name not in silent}
+
+
+def differences(config: ModelConfig, other: ModelConfig) -> Iterator[str]:
+    """Each choice in which another network computes something else, as a phrase: "norm.kind is 'layer', not 'rms'"."""
+    mine, theirs = choices(config), choices(other)
+    for name in mine:
+        # a choice that only one of them has to make follows from another in which they differ
+        one, two = mine[name], theirs.get(name, mine[name])
+        if one == two or (isinstance(one, float) and isinstance(two, float) and abs(one - two) <= 1e-12 * abs(one)):
+            continue
+        if name == "companions":
+            beside = [f"'{each}'" for each in {**mine[name], **theirs[name]} if mine[name].get(each)
+                      != theirs[name].get(each)]
+            yield f"{' and '.join(beside)} beside the trunk would be lost"
+        else:
+            yield f"{name} is {_said(one)}, not {_said(two)}"
+
+
+def _said(value: Any) -> str:
+    """A choice as a config file would write it."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return {True: "true", False: "false", None: "none"}.get(value, repr(value)) if not isinstance(
+        value, int | float) or isinstance(value, bool) else repr(value)
+
+
+def _flat(path: str, data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Nested choices by their paths."""
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{path}{name}.", value)
+        else:
+            yield path + name, value
+
+
+def _unknown(kind: type[Any], data: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Names in the data that no field has, each with the nearest that there is."""
+    groups = _groups(kind)
+    yield from (f"'{path}{name}' {nearest(name, list(groups))}" for name in data if name not in groups)
+    for name, value in data.items():
+        group = groups.get(name)
+        if group is not None and isinstance(value, Mapping):
+            yield from _unknown(group, value, f"{path}{name}.")
+
+
+def _built(kind: type[Any], data: Mapping[str, Any]) -> Any:
+    """A dataclass from plain data, groups and tuples of groups in it too."""
+    groups, given = _groups(kind), {}
+    for name, value in data.items():
+        group = groups[name]
+        if isinstance(value, list | tuple):
+            value = tuple(value if group is None else (_built(group, one) for one in value))
+        elif group is not None and value is not None:
+            value = _built(group, value)
+        given[name] = value
+    return kind(**given)
+
+
+def _groups(kind: type[Any]) -> dict[str, type[Any] | None]:
+    """The fields of a dataclass, and for those that hold dataclasses (one, several or perhaps none) which one."""
+    hints = get_type_hints(kind)
+    return {entry.name: next((found for found in (hints[entry.name], *get_args(hints[entry.name]))
+                              if is_dataclass(found) and isinstance(found, type)), None) for entry in fields(kind)}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
-from bothways.families.base import Direction, Family, Link, demand, in_the_way
+from bothways.families.base import Direction, Family, Table, demand
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
 
 _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gelu", ("gated", "silu"): "gated-silu",
@@ -17,6 +17,27 @@ _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gel
                                               ("plain", "silu"): "silu", ("plain", "gelu"): "gelu",
                                               ("plain", "gelu_tanh"): "gelu_new"}
 """Our feed-forward and its published name; "gated-gelu" means the tanh form there."""
+
+
+def _tower(ours: str, theirs: str, crosses: bool) -> dict[str, str | tuple[str, ...]]:
+    """The names of one tower; the third sub-layer of a block is the feed-forward where it crosses, else the second."""
+    block, layer = f"{ours}.blocks.{{i}}.", f"{theirs}.block.{{i}}.layer."
+    own, cross, last = f"{layer}0.SelfAttention.", f"{layer}1.EncDecAttention.", f"{layer}{2 if crosses else 1}."
+    across: dict[str, str | tuple[str, ...]] = {
+        f"{block}cross_norm": f"{layer}1.layer_norm", f"{block}cross.q": f"{cross}q",
+        f"{block}cross.kv": (f"{cross}k", f"{cross}v"), f"{block}cross.out": f"{cross}o"}
+    return {
+        f"{ours}.relative": f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias",
+        f"{block}attention_norm": f"{layer}0.layer_norm",
+        f"{block}attention.qkv": tuple(own + name for name in "qkv"),
+        f"{block}attention.out": f"{own}o",
+        **(across if crosses else {}),
+        f"{block}feed_forward_norm": f"{last}layer_norm",
+        f"{block}feed_forward.up_gate": (f"{last}DenseReluDense.wi_1", f"{last}DenseReluDense.wi_0"),
+        f"{block}feed_forward.up": f"{last}DenseReluDense.wi",
+        f"{block}feed_forward.down": f"{last}DenseReluDense.wo",
+        f"{ours}.norm": f"{theirs}.final_layer_norm",
+    }
 
 
 class T5(Family):
@@ -29,27 +50,13 @@ class T5(Family):
 
     model_type: ClassVar[str] = "t5"
     architecture: ClassVar[str] = "T5ForConditionalGeneration"
+    auto: ClassVar[str] = "AutoModelForSeq2SeqLM"
     direction: ClassVar[Direction] = "two towers"
     objective: ClassVar[str] = "span-corruption"
-
-    def obstacle(self, config: ModelConfig) -> str | None:
-        feed = (config.feed_forward.kind, config.feed_forward.activation)
-        return in_the_way(
-            (bool(config.companions), "this class has no weights for "
-             + " and ".join(one.name for one in config.companions) + ", which the objective trains beside the trunk"),
-            (config.stack == "one tower", "shape.source_layers is 0, which makes one tower"),
-            (config.position.kind != "relative", f"position.kind is '{config.position.kind}', not 'relative'"),
-            (config.norm.kind != "rms", f"norm.kind is '{config.norm.kind}', not 'rms'"),
-            (config.norm.place != "before", f"norm.place is '{config.norm.place}', not 'before'"),
-            (config.norm.query_key, "norm.query_key is true"),
-            (feed not in _FEED_FORWARDS, f"feed_forward is {feed[0]} with '{feed[1]}'"),
-            (config.key_heads != config.shape.heads, f"shape.key_heads is {config.key_heads}, not shape.heads"),
-            (config.narrow, f"reach is '{config.reach}', and its narrow layers are not in this class"),
-            (config.bias, "bias is true"),
-            (config.scale != 1.0, "scale is not 1"),
-            (config.embedding_scale is not None, f"embedding_scale is {config.embedding_scale}"),
-            (config.soft_cap is not None, f"soft_cap is {config.soft_cap}"),
-        )
+    names: ClassVar[Table] = {"embedding": "shared", **_tower("source_tower", "encoder", crosses=False),
+                              **_tower("tower", "decoder", crosses=True), "head": "lm_head"}
+    ignorable: ClassVar[tuple[str, ...]] = (r"(en|de)coder\.embed_tokens\.weight",)
+    """Each tower's embedding is the shared one."""
 
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
         shape = config.shape
@@ -60,14 +67,20 @@ class T5(Family):
             "relative_attention_max_distance": config.position.distance,
             "n_positions": config.position.length, "dropout_rate": config.dropout,
             "layer_norm_epsilon": config.norm.epsilon,
-            "feed_forward_proj": _FEED_FORWARDS[config.feed_forward.kind, config.feed_forward.activation],
+            "feed_forward_proj": _FEED_FORWARDS.get((config.feed_forward.kind, config.feed_forward.activation)),
             "is_encoder_decoder": True,
             # both say that states go to the head unscaled (v1.1); whether it is tied shows in the weights
             "tie_word_embeddings": False, "scale_decoder_outputs": False,
         }
 
+    def returned(self, config: ModelConfig) -> ModelConfig:
+        """As every family; whether the head is tied shows in the weights alone."""
+        return replace(super().returned(config), tied=config.tied)
+
     def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
         demand(stored, ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"), where)
+        if int(stored["num_layers"]) < 1:
+            raise BothwaysError(f"{where} has num_layers {stored['num_layers']}, but it needs two towers")
         published = stored.get("feed_forward_proj", "relu")
         kinds = {name: kind for kind, name in _FEED_FORWARDS.items()}
         if published not in kinds:
@@ -84,15 +97,8 @@ class T5(Family):
                            FeedForward(kind, activation), tied=False, scale=1.0,  # type: ignore[arg-type]
                            dropout=float(stored.get("dropout_rate", 0.1)))
 
-    def links(self, config: ModelConfig) -> Iterator[Link]:
-        yield Link("embedding.weight", ("shared.weight",))
-        yield from _tower(config, "source_tower", "encoder", config.shape.source_layers, crosses=False)
-        yield from _tower(config, "tower", "decoder", config.shape.layers, crosses=True)
-        if not config.tied:
-            yield Link("head.weight", ("lm_head.weight",))
-
     def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               shapes: Mapping[str, torch.Size], where: str) -> dict[str, Tensor]:
+               where: str) -> dict[str, Tensor]:
         """As every family; a head that the file leaves out is the embedding, scaled unless the file is of v1.1."""
         weights = dict(published)
         if not config.tied and "shared.weight" in weights:
@@ -101,36 +107,4 @@ class T5(Family):
             weights["lm_head.weight"] = head * config.shape.width**-0.5 if scaled else head.clone()
         elif config.tied:
             weights.pop("lm_head.weight", None)
-        return super().gather(weights, stored, config, shapes, where)
-
-    def repeats(self, name: str) -> bool:
-        """Each tower's embedding is the shared one."""
-        return name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-
-
-def _tower(config: ModelConfig, ours: str, theirs: str, layers: int, crosses: bool) -> Iterator[Link]:
-    """The links of one tower; the third sub-layer of a block is the feed-forward where it crosses, else the second."""
-    heads, inner = config.shape.heads * config.head_size, config.inner
-    yield Link(f"{ours}.relative.weight", (f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",))
-    for i in range(layers):
-        block, layer = f"{ours}.blocks.{i}.", f"{theirs}.block.{i}.layer."
-        yield Link(f"{block}attention_norm.weight", (f"{layer}0.layer_norm.weight",))
-        own = f"{layer}0.SelfAttention."
-        yield Link(f"{block}attention.qkv.weight", tuple(f"{own}{name}.weight" for name in "qkv"), (heads,) * 3)
-        yield Link(f"{block}attention.out.weight", (f"{own}o.weight",))
-        if crosses:
-            cross = f"{layer}1.EncDecAttention."
-            yield Link(f"{block}cross_norm.weight", (f"{layer}1.layer_norm.weight",))
-            yield Link(f"{block}cross.q.weight", (f"{cross}q.weight",))
-            yield Link(f"{block}cross.kv.weight", (f"{cross}k.weight", f"{cross}v.weight"), (heads, heads))
-            yield Link(f"{block}cross.out.weight", (f"{cross}o.weight",))
-        last = f"{layer}{2 if crosses else 1}."
-        feed = f"{last}DenseReluDense."
-        yield Link(f"{block}feed_forward_norm.weight", (f"{last}layer_norm.weight",))
-        if config.feed_forward.kind == "gated":
-            yield Link(f"{block}feed_forward.up_gate.weight", (f"{feed}wi_1.weight", f"{feed}wi_0.weight"),
-                       (inner, inner))
-        else:
-            yield Link(f"{block}feed_forward.up.weight", (f"{feed}wi.weight",))
-        yield Link(f"{block}feed_forward.down.weight", (f"{feed}wo.weight",))
-    yield Link(f"{ours}.norm.weight", (f"{theirs}.final_layer_norm.weight",))
+        return super().gather(weights, stored, config, where)

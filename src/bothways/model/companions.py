@@ -45,10 +45,10 @@ class FieldEmbedding(nn.Module):
             raise BothwaysError(f"the embedding of the field '{companion.name}' has {companion.size} values, but needs "
                                 "at least 1")
         self.field = companion.name
-        self.weight = nn.Parameter(torch.empty(companion.size, config.shape.width))
+        self.weight = nn.Parameter(torch.empty(companion.size, config.embedding_width))
 
     def forward(self, embedded: Tensor, fields: Fields) -> Tensor:
-        """Embedded tokens (N, D) and their fields, (N,) each on the CPU, to (N, D)."""
+        """Embedded tokens (N, E) and their fields, (N,) each on the CPU, to (N, E)."""
         values = fields.get(self.field)
         if values is None:
             return embedded + self.weight[0]

@@ -26,6 +26,10 @@ class Shape:
     """Width of one head; width / heads when none."""
     inner: int | None = None
     """Width inside the feed-forward; 4 * width plain, 8/3 * width (to a multiple of 32) gated, when none."""
+    embedding: int | None = None
+    """Width of the embedding, projected to `width` where it differs (ALBERT, arXiv 1909.11942, section 3.1)."""
+    distinct: int | None = None
+    """How many blocks have weights of their own; neighbours share the rest (ALBERT). All when none."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,32 @@ class Position:
     """The longest text: a table size for learned positions, what a model card promises for the rest."""
     buckets: int = 32
     distance: int = 128
+    offset: int = 0
+    """Rows of a learned table before that of the first place (2 in RoBERTa and BART, which pad there)."""
+    share: float = 1.0
+    """Share of each head that is turned, from its front (rotary)."""
+    local_base: float | None = None
+    """The base of narrow layers, `base` when none (Gemma 3, arXiv 2503.19786; ModernBERT, arXiv 2412.13663)."""
 
 
 @dataclass(frozen=True)
 class Norm:
-    """Layer or RMS norm, before or after each sub-layer; `query_key` norms queries and keys per head."""
+    """Layer or RMS norm, before or after each sub-layer, or both; `query_key` norms queries and keys per head.
+
+    Where norms come after, the sum of state and change is normed (BERT); with "both" the change alone is, before it
+    is added (Gemma 2, arXiv 2408.00118).
+    """
 
     kind: Literal["rms", "layer"] = "rms"
-    place: Literal["before", "after"] = "before"
+    place: Literal["before", "after", "both"] = "before"
     epsilon: float = 1e-6
     query_key: bool = False
+    bias: bool | None = None
+    """Whether a layer norm adds one; as the network's `bias` when none."""
+    embedding: bool | None = None
+    """Whether the embedding is normed before the first block; only where norms come after when none."""
+    centred: bool = False
+    """The factor is 1 + weight, so that a weight of 0 changes nothing (Gemma)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,24 @@ class FeedForward:
 
     kind: Literal["gated", "plain"] = "gated"
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a state becomes scores over the vocabulary, beside the product with a table."""
+
+    transform: bool = False
+    """A dense layer to the embedding's width, the feed-forward's activation and a norm come first (BERT)."""
+    bias: bool = False
+    """A number added to each token's score."""
+    scale: float | None = None
+    """Scores are multiplied by it."""
+    soft_cap: float | None = None
+    """Scores become cap * tanh(scores / cap) (Gemma 2, arXiv 2408.00118)."""
+
+
+BIASED = ("queries", "attention", "feed_forward")
+"""Where linear layers may have a bias: queries with keys and values, what attention writes, the feed-forward."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +111,11 @@ class ModelConfig:
     reach: str = "G"
     local: int = 128
     chunk: int = 128
-    bias: bool = False
+    head: Head = field(default_factory=Head)
+    parallel: bool = False
+    """Attention and feed-forward read the same normed state, and both changes are added at once (GPT-J, PaLM)."""
+    bias: bool | tuple[str, ...] = False
+    """Whether linear layers have one: all, none, or those of BIASED that are named."""
     tied: bool = True
     dropout: float = 0.0
     scale: float | None = None
@@ -109,6 +151,35 @@ class ModelConfig:
             return 4 * self.shape.width
         return -(-8 * self.shape.width // 3 // 32) * 32
 
+    @property
+    def embedding_width(self) -> int:
+        return self.shape.embedding or self.shape.width
+
+    @property
+    def distinct(self) -> int:
+        """How many blocks have weights of their own."""
+        return self.shape.distinct or max(self.shape.layers, self.shape.source_layers)
+
+    @property
+    def norms_embedding(self) -> bool:
+        """Whether the embedding is normed before the first block."""
+        return self.norm.place == "after" if self.norm.embedding is None else self.norm.embedding
+
+    @property
+    def norm_bias(self) -> bool:
+        """Whether layer norms add one."""
+        return self.bias is not False and self.bias != () if self.norm.bias is None else self.norm.bias
+
+    def biased(self, part: str) -> bool:
+        """Whether the linear layers of this part (one of BIASED) have a bias."""
+        return self.bias if isinstance(self.bias, bool) else part in self.bias
+
+    def base_of(self, layer: int) -> float:
+        """The base of rotary positions in layer `layer`."""
+        local = self.position.local_base
+        narrow = self.reach[layer % len(self.reach)] != "G"
+        return self.position.base if local is None or not narrow else local
+
     def reach_of(self, layer: int) -> Visibility:
         """What layer `layer` may reach, to be combined with the visibility of the call."""
         letter = self.reach[layer % len(self.reach)]
@@ -133,9 +204,10 @@ class ModelConfig:
                    "change one of them or set shape.head_size")
         if shape.heads % max(self.key_heads, 1):
             yield f"shape.heads {shape.heads} does not divide into shape.key_heads {self.key_heads} groups"
-        for name in ("key_heads", "head_size", "inner"):
+        for name in ("key_heads", "head_size", "inner", "embedding", "distinct"):
             if (size := getattr(shape, name)) is not None and size < 1:
                 yield f"shape.{name} is {size}, but must be at least 1 (or none, to follow from the other sizes)"
+        yield from self._problems_of_blocks()
         yield from self._problems_of_scores()
         most = max(shape.layers, shape.source_layers)
         if not self.reach or set(self.reach) - set("GLC"):
@@ -152,6 +224,28 @@ class ModelConfig:
         if self.norm.epsilon <= 0:
             yield f"norm.epsilon is {self.norm.epsilon}, but must be above 0"
 
+    def _problems_of_blocks(self) -> Iterator[str]:
+        """Contradictions between what a block is made of."""
+        if not isinstance(self.bias, bool) and (unknown := [part for part in self.bias if part not in BIASED]):
+            yield f"bias names '{unknown[0]}', but the parts that may have one are {', '.join(BIASED)}"
+        if self.norm.bias and self.norm.kind == "rms":
+            yield "norm.bias is true, but norm.kind 'rms' has none: choose 'layer' or leave the bias out"
+        if self.norm.centred and self.norm.kind != "rms":
+            yield f"norm.centred speaks of RMS norms, but norm.kind is '{self.norm.kind}': change one of them"
+        if self.parallel and self.norm.place != "before":
+            yield f"parallel blocks are normed before, but norm.place is '{self.norm.place}': change one of them"
+        if self.parallel and self.shape.source_layers:
+            yield (f"parallel blocks have no place to look across at the other tower that shape.source_layers "
+                   f"{self.shape.source_layers} makes: choose one")
+        if self.distinct > max(self.shape.layers, self.shape.source_layers):
+            yield (f"shape.distinct {self.shape.distinct} is more than the layers there are "
+                   f"({max(self.shape.layers, self.shape.source_layers)})")
+        if self.shape.distinct is not None and self.shape.source_layers:
+            yield "shape.distinct shares the blocks of one tower, but shape.source_layers makes two: choose one"
+        if self.tied and self.embedding_width != self.shape.width and not self.head.transform:
+            yield (f"shape.embedding {self.shape.embedding} is not shape.width {self.shape.width}, so a tied head "
+                   "needs head.transform to come back to it")
+
     def _problems_of_scores(self) -> Iterator[str]:
         """Contradictions between what knows places and what scores."""
         position = self.position
@@ -167,6 +261,11 @@ class ModelConfig:
         if position.kind == "relative" and position.distance <= position.buckets // 2:
             yield (f"position.distance {position.distance} is no farther than the near half of position.buckets "
                    f"{position.buckets}: raise the distance or lower the buckets")
+        if not 0 < position.share <= 1 or (position.kind == "rotary" and round(self.head_size * position.share) % 2):
+            yield (f"position.share {position.share} of a head of {self.head_size} numbers must be an even count of "
+                   "them, above none")
+        if position.offset < 0:
+            yield f"position.offset is {position.offset}, but must be at least 0"
         if position.length < 1:
             yield f"position.length is {position.length}, but must be at least 1"
         if self.soft_cap is not None and self.soft_cap <= 0:

@@ -32,6 +32,8 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
     # 1. tokens in each tower
     tokens, told = round(profile.inputs * length), round(profile.source_inputs * length)
     total = _tower(config, tokens, config.shape.layers, profile.visibility, as_run)
+    if config.embedding_width != config.shape.width:
+        total += 2.0 * config.embedding_width * config.shape.width * (tokens + told)
     # 2. the other tower, and looking across at it
     if config.shape.source_layers:
         total += _tower(config, told, config.shape.source_layers, bidirectional, as_run)
@@ -40,7 +42,7 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
         seen = 1 if any("latent" in companion.kind for companion in config.companions) else told
         total += config.shape.layers * (2.0 * tokens * asking + 2.0 * seen * telling + _pairs(config, tokens * seen))
     # 3. the head, where something is asked
-    total += 2.0 * config.shape.width * config.shape.vocabulary * profile.asked * length
+    total += 2.0 * head_products(config) * profile.asked * length
     # 4. what runs beside the trunk
     for companion, read, asked in profile.companions:
         total += _beside(config, companion, profile.visibility, round(read * length), asked * length, as_run)
@@ -52,6 +54,12 @@ def block_products(config: ModelConfig) -> int:
     width, heads, shared = config.shape.width, config.shape.heads, config.key_heads
     attention = width * config.head_size * (2 * heads + 2 * shared)
     return attention + (3 if config.feed_forward.kind == "gated" else 2) * width * config.inner
+
+
+def head_products(config: ModelConfig) -> int:
+    """Weights a state asked for is multiplied with."""
+    scored = config.embedding_width if config.tied or config.head.transform else config.shape.width
+    return scored * (config.shape.vocabulary + (config.shape.width if config.head.transform else 0))
 
 
 def cross_products(config: ModelConfig) -> tuple[int, int]:

@@ -68,8 +68,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up_gate: nn.Linear | None = nn.Linear(config.shape.width, 2 * config.inner, bias=config.bias)
-        self.down = nn.Linear(config.inner, config.shape.width, bias=config.bias)
+        biased = config.biased("feed_forward")
+        self.up_gate: nn.Linear | None = nn.Linear(config.shape.width, 2 * config.inner, bias=biased)
+        self.down = nn.Linear(config.inner, config.shape.width, bias=biased)
         self.activation = config.feed_forward.activation
 
     def forward(self, states: Tensor) -> Tensor:
@@ -122,8 +123,9 @@ class PlainFeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.shape.width, config.inner, bias=config.bias)
-        self.down = nn.Linear(config.inner, config.shape.width, bias=config.bias)
+        biased = config.biased("feed_forward")
+        self.up = nn.Linear(config.shape.width, config.inner, bias=biased)
+        self.down = nn.Linear(config.inner, config.shape.width, bias=biased)
         self.activation = ACTIVATIONS[config.feed_forward.activation]
 
     def forward(self, states: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Generator(nn.Module):
     def __init__(self, companion: Companion, config: ModelConfig, own: bool = False) -> None:
         super().__init__()
         small = narrowed(config, companion.share)
-        wide, narrow = config.shape.width, small.shape.width
+        wide, narrow = config.embedding_width, small.shape.width
         self.config = small
         self.table = nn.Embedding(config.shape.vocabulary, narrow) if own else None
         self.entry = None if own else nn.Linear(wide, narrow)
@@ -72,7 +72,7 @@ class Delta(nn.Embedding):
     """
 
     def __init__(self, companion: Companion, config: ModelConfig) -> None:
-        super().__init__(config.shape.vocabulary, config.shape.width)
+        super().__init__(config.shape.vocabulary, config.embedding_width)
 
     def forward(self, inputs: Tensor, table: Tensor | None = None) -> Tensor:
         """(N,) ids and the shared table (V, D) to (N, D)."""
@@ -96,4 +96,4 @@ def narrowed(config: ModelConfig, share: float) -> ModelConfig:
     inner = None if shape.inner is None else max(1, round(shape.inner * heads / shape.heads))
     width = shape.width if heads == shape.heads else heads * config.head_size
     return replace(config, companions=(), shape=replace(
-        shape, width=width, heads=heads, key_heads=keys, inner=inner, source_layers=0))
+        shape, width=width, heads=heads, key_heads=keys, inner=inner, source_layers=0, embedding=None))

@@ -16,12 +16,13 @@ from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.companions import FieldEmbedding, build_companions
 from bothways.model.config import ModelConfig
-from bothways.model.feed_forward import GatedFeedForward
+from bothways.model.feed_forward import ACTIVATIONS, GatedFeedForward
 from bothways.model.generator import Delta, Generator
 from bothways.model.latent import Latent, facts
 from bothways.model.mixer import CrossAttention, SelfAttention
+from bothways.model.norm import make_norm
 from bothways.model.render import Plan, Planner
-from bothways.model.tower import Block, Tower
+from bothways.model.tower import Tower
 from bothways.visibility import bidirectional
 
 MOST = 0.7
@@ -44,17 +45,34 @@ class Output:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Transform(nn.Module):
+    """What a state goes through before it is scored: a dense layer, the activation, a norm (BERT's head)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.shape.width, config.embedding_width, bias=config.bias is not False)
+        self.norm = make_norm(config, config.embedding_width)
+        self.activation = config.feed_forward.activation
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(T, D) to (T, E)."""
+        return cast(Tensor, self.norm(ACTIVATIONS[self.activation](self.dense(states))))
+
+
 class LanguageModel(nn.Module):
     """One network for every objective and direction; `config` says all it is."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, shape = config, config.shape
-        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.embedding = nn.Embedding(shape.vocabulary, config.embedding_width)
         self.source_tower = Tower(config, shape.source_layers, looks_back=False) if shape.source_layers else None
         two = self.source_tower is not None
         self.tower = Tower(config, shape.layers, crosses=two, looks_back=two)
-        self.head = None if config.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.head_transform = Transform(config) if config.head.transform else None
+        self.head = None if config.tied else nn.Linear(
+            config.embedding_width if config.head.transform else shape.width, shape.vocabulary, bias=False)
+        self.head_bias = nn.Parameter(torch.zeros(shape.vocabulary)) if config.head.bias else None
         self.companions = build_companions(config)
         self.initialise()
 
@@ -114,7 +132,11 @@ class LanguageModel(nn.Module):
             if isinstance(companion, Generator):
                 return companion.logits(states, self.embedding.weight)
             return cast(Tensor, companion(states))
-        return F.linear(states, self.embedding.weight if self.head is None else self.head.weight)
+        states = states if self.head_transform is None else self.head_transform(states)
+        scores = F.linear(states, self.embedding.weight if self.head is None else self.head.weight, self.head_bias)
+        scores = scores if self.config.head.scale is None else scores * self.config.head.scale
+        cap = self.config.head.soft_cap
+        return scores if cap is None else torch.tanh(scores / cap) * cap
 
     def cache(self, sequences: int, capacity: int) -> Cache:
         """An empty cache for this network, in its number format and on its device."""
@@ -131,8 +153,8 @@ class LanguageModel(nn.Module):
         """Normal(0, 0.02); what writes into the residual stream is scaled by 1 / sqrt(2 layers) (GPT-2)."""
         depth = max(self.config.shape.layers, self.config.shape.source_layers)
         for name, weight in self.named_parameters():
-            if "norm" in name.rsplit(".", 2)[-2]:
-                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+            if "norm" in name:
+                weight.fill_(0.0 if name.endswith("bias") or self.config.norm.centred else 1.0)
             elif name.endswith("bias"):
                 weight.zero_()
             else:
@@ -199,7 +221,7 @@ class LanguageModel(nn.Module):
         told: list[Tensor] = []
         if example.source is not None or latent is not None:
             source, memory, telling, extras = self._told(example, latent)
-            told = [cast(Block, block).cross.told(memory) for block in self.tower.blocks]
+            told = [self.tower.block(i).cross.told(memory) for i in range(self.config.shape.layers)]
             example = replace(example, source=telling)
         if cache is None:
             assert example.source is not None

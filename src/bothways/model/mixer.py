@@ -32,8 +32,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.config, self.heads = config, config.shape.heads
         self.sizes = [self.heads * config.head_size, *[config.key_heads * config.head_size] * 2]
-        self.qkv: nn.Linear | None = nn.Linear(config.shape.width, sum(self.sizes), bias=config.bias)
-        self.out = nn.Linear(self.sizes[0], config.shape.width, bias=config.bias)
+        self.qkv: nn.Linear | None = nn.Linear(config.shape.width, sum(self.sizes), bias=config.biased("queries"))
+        self.out = nn.Linear(self.sizes[0], config.shape.width, bias=config.biased("attention"))
         if config.norm.query_key:
             self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
 
@@ -99,9 +99,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.config = config
         size, shared = config.shape.heads * config.head_size, config.key_heads * config.head_size
-        self.q = nn.Linear(config.shape.width, size, bias=config.bias)
-        self.kv: nn.Linear | None = nn.Linear(config.shape.width, 2 * shared, bias=config.bias)
-        self.out = nn.Linear(size, config.shape.width, bias=config.bias)
+        self.q = nn.Linear(config.shape.width, size, bias=config.biased("queries"))
+        self.kv: nn.Linear | None = nn.Linear(config.shape.width, 2 * shared, bias=config.biased("queries"))
+        self.out = nn.Linear(size, config.shape.width, bias=config.biased("attention"))
         if config.norm.query_key:
             self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
 

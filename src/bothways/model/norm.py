@@ -13,21 +13,22 @@ from bothways.model.config import ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + epsilon) * weight (arXiv 1910.07467).
+    """x / sqrt(mean(x^2) + epsilon) * weight (arXiv 1910.07467), or times 1 + weight where it is `centred`.
 
     On the CPU with its own backward: the library's is put together from many small steps there.
     """
 
-    def __init__(self, width: int, epsilon: float) -> None:
+    def __init__(self, width: int, epsilon: float, centred: bool = False) -> None:
         super().__init__()
-        self.weight, self.epsilon = nn.Parameter(torch.ones(width)), epsilon
+        self.weight, self.epsilon, self.centred = nn.Parameter(torch.ones(width)), epsilon, centred
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
+        weight = 1 + self.weight if self.centred else self.weight
         if states.device.type == "cpu" and states.dtype == self.weight.dtype:
-            normed: Tensor = _RMSNorm.apply(states, self.weight, self.epsilon)
+            normed: Tensor = _RMSNorm.apply(states, weight, self.epsilon)
             return normed
-        return F.rms_norm(states, self.weight.shape, self.weight, self.epsilon)
+        return F.rms_norm(states, weight.shape, weight, self.epsilon)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, epsilon={self.epsilon}"
@@ -62,5 +63,5 @@ class _RMSNorm(torch.autograd.Function):
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """The norm the config chooses, over vectors of `width` numbers."""
     if config.norm.kind == "layer":
-        return nn.LayerNorm(width, eps=config.norm.epsilon, bias=config.bias)
-    return RMSNorm(width, config.norm.epsilon)
+        return nn.LayerNorm(width, eps=config.norm.epsilon, bias=config.norm_bias)
+    return RMSNorm(width, config.norm.epsilon, config.norm.centred)

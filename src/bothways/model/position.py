@@ -13,14 +13,19 @@ from bothways.model.config import ModelConfig
 
 
 @functools.lru_cache(maxsize=16)
-def _angles(length: int, size: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of place times frequency: two (length, size / 2) float32 on the CPU."""
-    frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+def _angles(length: int, size: int, base: float, turned: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of place times frequency: two (length, size / 2) float32 on the CPU.
+
+    Pairs behind the first `turned` / 2 have frequency 0: they stay as they are.
+    """
+    frequencies = torch.zeros(size // 2, dtype=torch.float64)
+    frequencies[:turned // 2] = base ** (-torch.arange(0, turned, 2, dtype=torch.float64) / turned)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
     return angles.cos().float(), angles.sin().float()
 
 
-def rotary_table(positions: Tensor, size: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_table(positions: Tensor, size: int, base: float, like: Tensor, share: float = 1.0
+                 ) -> tuple[Tensor, Tensor]:
     """What `rotate` needs for tokens at any places.
 
     Args:
@@ -28,11 +33,12 @@ def rotary_table(positions: Tensor, size: int, base: float, like: Tensor) -> tup
         size: the width of one head.
         base: the slowest wavelength is about 2 pi base.
         like: gives the dtype and the device.
+        share: of the pairs of a head that are turned at all, the first ones.
     Returns:
         cosine and sine, each (N, 1, size / 2).
     """
     longest = int(positions.max()) + 1 if len(positions) else 1
-    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base)
+    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base, round(size * share))
     return (cosine[positions].unsqueeze(1).to(like.device, like.dtype),
             sine[positions].unsqueeze(1).to(like.device, like.dtype))
 
@@ -50,19 +56,19 @@ def rotate(heads: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector for each place (BERT, GPT-2)."""
+    """One trained vector for each place (BERT, GPT-2), behind `offset` rows that no place has (RoBERTa, BART)."""
 
-    def __init__(self, length: int, width: int) -> None:
+    def __init__(self, length: int, width: int, offset: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(length, width))
+        self.offset, self.weight = offset, nn.Parameter(torch.empty(length + offset, width))
 
     def forward(self, positions: Tensor) -> Tensor:
         """(N,) places to (N, D) vectors."""
-        longest = int(positions.max()) + 1 if len(positions) else 0
-        if longest > len(self.weight):
-            raise BothwaysError(f"a text of {longest} tokens is longer than the {len(self.weight)} places this network "
-                                "has learned: shorten it, or raise position.length before training")
-        return nn.functional.embedding(positions.to(self.weight.device), self.weight)
+        longest, most = int(positions.max()) + 1 if len(positions) else 0, len(self.weight) - self.offset
+        if longest > most:
+            raise BothwaysError(f"a text of {longest} tokens is longer than the {most} places this network has "
+                                "learned: shorten it, or raise position.length before training")
+        return nn.functional.embedding((positions + self.offset).to(self.weight.device), self.weight)
 
 
 class SinusoidalPositions(nn.Module):
@@ -75,7 +81,7 @@ class SinusoidalPositions(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """(N,) places to (N, D) float32 vectors on the CPU."""
         longest = int(positions.max()) + 1 if len(positions) else 1
-        cosine, sine = _angles(1 << (longest - 1).bit_length(), self.width, self.base)
+        cosine, sine = _angles(1 << (longest - 1).bit_length(), self.width, self.base, self.width)
         return torch.stack((sine[positions], cosine[positions]), dim=-1).flatten(-2)
 
 

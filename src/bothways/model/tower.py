@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,16 +19,25 @@ from bothways.visibility import Fields, Visibility
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention if the tower reads another one, feed-forward; a norm before or after each."""
+    """Self-attention, cross-attention if the tower reads another one, feed-forward, with a norm before or after each.
+
+    With norms on both sides the one behind a change has the name of its part with `_out`. A parallel block has one
+    norm, and both changes are made from what it gives.
+    """
 
     def __init__(self, config: ModelConfig, crosses: bool) -> None:
         super().__init__()
         width = config.shape.width
-        self.before, self.dropout = config.norm.place == "before", config.dropout
+        self.place, self.dropout, self.parallel = config.norm.place, config.dropout, config.parallel
         self.attention_norm, self.attention = make_norm(config, width), SelfAttention(config)
         if crosses:
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
-        self.feed_forward_norm, self.feed_forward = make_norm(config, width), make_feed_forward(config)
+        if not self.parallel:
+            self.feed_forward_norm = make_norm(config, width)
+        self.feed_forward = make_feed_forward(config)
+        if self.place == "both":
+            for part in ("attention", "cross", "feed_forward") if crosses else ("attention", "feed_forward"):
+                self.add_module(f"{part}_norm_out", make_norm(config, width))
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
                 across: tuple[Tensor | Kept, Plan] | None = None, rows: Tensor | None = None) -> Tensor:
@@ -37,70 +48,92 @@ class Block(nn.Module):
             rows: (R,) answer for these rows only, (R, D), everybody being looked at; the plans are then theirs.
         """
         kept = states if rows is None else states.index_select(0, rows)
-        change = self.attention(self._ready(states, self.attention_norm), plan, places, store, rows)
-        states = self._join(kept, change, self.attention_norm)
+        ready = self._ready(states, "attention")
+        change = self.attention(ready, plan, places, store, rows)
+        if self.parallel:
+            return kept + self._dropped(change + self.feed_forward(ready if rows is None else ready[rows]))
+        states = self._join(kept, change, "attention")
         if across is not None:
-            states = self._join(states, self.cross(self._ready(states, self.cross_norm), *across), self.cross_norm)
-        change = self.feed_forward(self._ready(states, self.feed_forward_norm))
-        return self._join(states, change, self.feed_forward_norm)
+            states = self._join(states, self.cross(self._ready(states, "cross"), *across), "cross")
+        return self._join(states, self.feed_forward(self._ready(states, "feed_forward")), "feed_forward")
 
-    def _ready(self, states: Tensor, norm: nn.Module) -> Tensor:
-        return norm(states) if self.before else states
+    def _norm(self, name: str) -> nn.Module:
+        return cast(nn.Module, getattr(self, name))
 
-    def _join(self, states: Tensor, change: Tensor, norm: nn.Module) -> Tensor:
-        change = F.dropout(change, self.dropout, self.training) if self.dropout else change
-        return states + change if self.before else norm(states + change)
+    def _ready(self, states: Tensor, part: str) -> Tensor:
+        return states if self.place == "after" else cast(Tensor, self._norm(f"{part}_norm")(states))
+
+    def _dropped(self, change: Tensor) -> Tensor:
+        return F.dropout(change, self.dropout, self.training) if self.dropout else change
+
+    def _join(self, states: Tensor, change: Tensor, part: str) -> Tensor:
+        if self.place == "both":
+            return states + self._dropped(self._norm(f"{part}_norm_out")(change))
+        joined = states + self._dropped(change)
+        return joined if self.place == "before" else cast(Tensor, self._norm(f"{part}_norm")(joined))
 
 
 class Tower(nn.Module):
-    """Positions, blocks, and one norm: behind the blocks if theirs come before, behind the embedding otherwise."""
+    """Positions, blocks, a norm behind the embedding where it is wanted, and one behind the blocks unless theirs are.
+
+    Where the embedding is narrower than the blocks, `entry` widens it. Layers beyond `distinct` use the weights of
+    others: layer i has block i * distinct // layers.
+    """
 
     def __init__(self, config: ModelConfig, layers: int, crosses: bool = False, looks_back: bool = True) -> None:
         super().__init__()
-        self.config, position = config, config.position
+        self.config, self.layers, position, width = config, layers, config.position, config.embedding_width
         self.position: nn.Module | None = None
         if position.kind == "learned":
-            self.position = LearnedPositions(position.length, config.shape.width)
+            self.position = LearnedPositions(position.length, width, position.offset)
         elif position.kind == "sinusoidal":
-            self.position = SinusoidalPositions(config.shape.width, position.base)
+            self.position = SinusoidalPositions(width, position.base)
         elif position.kind == "relative":
             self.relative = RelativeBias(config, both_sides=not looks_back)
-        self.blocks = nn.ModuleList(Block(config, crosses) for _ in range(layers))
-        self.norm = make_norm(config, config.shape.width)
+        self.embedding_norm = make_norm(config, width) if config.norms_embedding else None
+        self.entry = nn.Linear(width, config.shape.width) if width != config.shape.width else None
+        self.blocks = nn.ModuleList(Block(config, crosses) for _ in range(min(config.distinct, layers)))
+        self.norm = None if config.norm.place == "after" else make_norm(config, config.shape.width)
+
+    def block(self, layer: int) -> Block:
+        """The block whose weights layer `layer` uses."""
+        return cast(Block, self.blocks[layer * len(self.blocks) // self.layers])
 
     def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | CachedPlanner,
                 cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None,
                 rows: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Embedded tokens (N, D) to the last states (N, D) and those before each block and behind the last.
+        """Embedded tokens (N, E) to the last states (N, D) and those before each block and behind the last.
 
         Args:
             fields: the tokens' own facts, on the CPU.
             visibility: who may see whom; layer i looks with `visibility & reach_i`.
             planner: renders it over the tokens (and those a cache keeps).
-            across: for each block, what the other tower told and the plan of looking there.
+            across: for each layer, what the other tower told and the plan of looking there.
             rows: (R,) the last block answers for these alone; last states are then (R, D).
         """
         # 1. places
-        states, places = self._place(embedded, fields["position"])
-        before = self.config.norm.place == "before"
-        states = states if before else self.norm(states)
+        if self.position is not None:
+            embedded = embedded + self.position(fields["position"]).to(embedded.device, embedded.dtype)
+        states = embedded if self.embedding_norm is None else self.embedding_norm(embedded)
         states = F.dropout(states, self.config.dropout, self.training)
+        states = states if self.entry is None else self.entry(states)
+        known: dict[float, Places] = {}
         # 2. blocks
         hidden = [states]
-        for i, block in enumerate(self.blocks):
-            chosen = rows if i == len(self.blocks) - 1 else None
+        for i in range(self.layers):
+            base = self.config.base_of(i)
+            if base not in known:
+                known[base] = self._places(states, fields["position"], base)
+            chosen = rows if i == self.layers - 1 else None
             plan = (planner if chosen is None else planner.only(chosen)).plan(visibility & self.config.reach_of(i))
-            states = block(states, plan, places, None if cache is None else cache.stores[i],
-                           None if across is None else across[i], chosen)
+            states = self.block(i)(states, plan, known[base], None if cache is None else cache.stores[i],
+                                   None if across is None else across[i], chosen)
             hidden.append(states)
-        return self.norm(states) if before else states, hidden
+        return states if self.norm is None else self.norm(states), hidden
 
-    def _place(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Places]:
+    def _places(self, states: Tensor, positions: Tensor, base: float) -> Places:
+        """What layers of this base know of places."""
         config = self.config
         if config.position.kind == "rotary":
-            return states, Places(turn=rotary_table(positions, config.head_size, config.position.base, states))
-        if config.position.kind == "relative":
-            return states, Places(bias=self.relative)
-        if self.position is not None:
-            return states + self.position(positions).to(states.device, states.dtype), Places()
-        return states, Places()
+            return Places(turn=rotary_table(positions, config.head_size, base, states, config.position.share))
+        return Places(bias=self.relative) if config.position.kind == "relative" else Places()
