@@ -141,7 +141,8 @@ class Model:
         (packed,) = pack(examples)
         network, head = self.trained.network, self.objective.modes[0].head
         packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
-        return self.objective.logits(network, network(packed.to(self.device)).states, head).unflatten(0, (len(rows), -1))
+        states = network(packed.to(self.device)).states
+        return self.objective.logits(network, states, head).unflatten(0, (len(rows), -1))
 
     # --- writing ---
 

@@ -73,8 +73,7 @@ def read() -> Trained:
             weights[f"{name}.weight" if name.startswith("model.") else f"model.layers.{i}.{name}.weight"] = tensor
     assert place + 2 * length * head // 2 == len(raw), "what is left are the two rotary tables"
     network = build(config)
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    fill(network, KNOWN["llama"].gather(weights, {}, config, expected, "stories260K.bin"), "stories260K.bin")
+    fill(network, KNOWN["llama"].gather(weights, {}, config, "stories260K.bin"), "stories260K.bin")
     # <bos> is 1 and also ends a story
     special = np.arange(size) < 3
     vocabulary = Vocabulary(

@@ -14,6 +14,7 @@ from torch import Tensor
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
 from bothways.families import settings
+from bothways.families.weights import Joined, Part, Weights
 from bothways.model import LanguageModel
 from bothways.model.config import ModelConfig
 
@@ -32,6 +33,10 @@ class Change:
 
     ours: Callable[[Tensor, ModelConfig], Tensor]
     theirs: Callable[[Tensor, ModelConfig], Tensor]
+
+    def bound(self, config: ModelConfig) -> Callable[[Tensor], Tensor]:
+        """`ours` for one network."""
+        return lambda theirs: self.ours(theirs, config)
 
 
 @dataclass(frozen=True)
@@ -148,29 +153,31 @@ class Family(ABC):
         return published
 
     def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig, where: str
-               ) -> dict[str, Tensor]:
-        """Published tensors under our names, split ones joined; every entry is accounted for.
+               ) -> Mapping[str, Tensor]:
+        """Published tensors under our names, split ones joined, each read when it is asked for.
+
+        Every entry is accounted for before one is read.
 
         Args:
+            published: tensors in memory, or a file's `Weights`.
             stored: the published config.
             where: the weights file, for messages.
         Raises:
             BothwaysError: missing and unknown names, all in one sentence; a tensor of another shape, with both shapes.
         """
-        links, shapes = self.links(config), shapes_of(config)
+        links, shapes, weights = self.links(config), shapes_of(config), Weights.of(published)
         expected = {name for link in links for name in link.names.theirs}
-        found = {name for name in published if name in expected or not self.repeats(name, config)}
+        found = {name for name in weights if name in expected or not self.repeats(name, config)}
         account(found, expected, where)
-        ours: dict[str, Tensor] = {}
+        ours: dict[str, list[Part]] = {}
         for link in links:
-            parts = []
+            parts = ours.setdefault(link.ours, [])
             for i, (name, rows) in enumerate(zip(link.names.theirs, link.rows, strict=True)):
                 change, wanted = link.names.change(i), (rows, *shapes[link.ours][1:])
                 theirs = wanted if change is None else change.theirs(torch.empty(wanted, device="meta"), config).shape
-                check_shape(name, published[name].shape, theirs, where)
-                parts.append(published[name] if change is None else change.ours(published[name], config))
-            ours[link.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return ours
+                check_shape(name, weights.shape(name), theirs, where)
+                parts.append(Part(name, rows, None if change is None else change.bound(config)))
+        return Joined(weights, ours, shapes)
 
     def repeats(self, name: str, config: ModelConfig) -> bool:
         """Whether a published entry only repeats what another one or the config says, and may be passed over."""

@@ -25,7 +25,7 @@ from bothways.families.card import model_card
 from bothways.families.files import read_json, write_json
 from bothways.families.foreign import ForeignTokenizer
 from bothways.families.trained import Trained
-from bothways.families.weights import open_weights, weights_file
+from bothways.families.weights import Source, Weights, open_weights, weights_file
 from bothways.model import LanguageModel, ModelConfig
 from bothways.text.tokenizer import Tokenizer
 
@@ -106,8 +106,8 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         config = family.settled(config, found.keys()) if block is None else config
         weights = family.gather(found, stored, config, found.where)
     network = build(config)
-    fill(network, weights, found.where)
-    return Trained(network.to(device=device, dtype=dtype).eval(), objective, tokenizer, report)
+    fill(network, weights, found.where, dtype)
+    return Trained(network.to(device).eval(), objective, tokenizer, report)
 
 
 def _model_of(folder: Path) -> Path:
@@ -123,17 +123,39 @@ def build(config: ModelConfig) -> LanguageModel:
         return LanguageModel(config)
 
 
-def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str) -> None:
-    """Make these tensors the network's weights; every entry on both sides must be accounted for.
+def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str, dtype: torch.dtype | None = None) -> None:
+    """Read tensors into a network that was built without numbers; every entry on both sides is accounted for.
 
+    Each is read straight to its place, so that nothing but the network is ever in memory.
+
+    Args:
+        weights: tensors in memory, or what a file (or a family, of one) gives.
+        dtype: the number format of all of them; the one that most of the numbers have, when none.
     Raises:
         BothwaysError: missing and unknown names, all at once; a tensor of another shape, with both shapes.
     """
-    expected = network.state_dict()
-    account(weights, set(expected), where)
-    for name, tensor in weights.items():
-        check_shape(name, tensor.shape, expected[name].shape, where)
-    network.load_state_dict(dict(weights), assign=True)
+    source, expected = weights if isinstance(weights, Source) else Weights.of(weights), network.state_dict()
+    account(source, set(expected), where)
+    for name in source:
+        check_shape(name, source.shape(name), expected[name].shape, where)
+    _allocate(network, dtype or source.dtype)
+    with torch.no_grad():
+        for name, target in network.state_dict().items():
+            source.read_into(name, target)
+
+
+def _allocate(network: LanguageModel, dtype: torch.dtype) -> None:
+    """Give a network of the meta device memory; what two modules share stays shared."""
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in network.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                made.setdefault(id(one), torch.nn.Parameter(torch.empty(one.shape, dtype=dtype)))
+                module._parameters[name] = made[id(one)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                kind = dtype if buffer.is_floating_point() else buffer.dtype
+                module._buffers[name] = torch.empty(buffer.shape, dtype=kind)
 
 
 def fused(network: LanguageModel) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Direction, Family, Table, demand
+from bothways.families.weights import Weights
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
 
 _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gelu", ("gated", "silu"): "gated-silu",
@@ -98,13 +99,12 @@ class T5(Family):
                            dropout=float(stored.get("dropout_rate", 0.1)))
 
     def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               where: str) -> dict[str, Tensor]:
+               where: str) -> Mapping[str, Tensor]:
         """As every family; a head that the file leaves out is the embedding, scaled unless the file is of v1.1."""
-        weights = dict(published)
+        weights = Weights.of(published)
         if not config.tied and "shared.weight" in weights:
             scaled = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings") is not False)
-            head = weights.get("lm_head.weight", weights["shared.weight"])
-            weights["lm_head.weight"] = head * config.shape.width**-0.5 if scaled else head.clone()
-        elif config.tied:
-            weights.pop("lm_head.weight", None)
+            factor = config.shape.width**-0.5 if scaled else 1.0
+            head = "lm_head.weight" if "lm_head.weight" in weights else "shared.weight"
+            weights = weights.derived("lm_head.weight", head, lambda rows: rows * factor)
         return super().gather(weights, stored, config, where)

@@ -6,8 +6,10 @@ believed: what an index names must lie in the folder, and every name stands in o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,11 +24,27 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}
 """How TensorFlow called the two tensors of a layer norm; the first BERT files still do."""
 
 
-class Weights(Mapping[str, Tensor]):
-    """Tensors by name, each read when it is asked for: `weights[name]` is a fresh tensor every time.
+class Source(Mapping[str, Tensor], ABC):
+    """Tensors by name, each made when it is asked for; shapes and number formats are known before."""
 
-    Shapes and number formats are known without reading. Names are the file's, except that a layer norm's `gamma` and
-    `beta` are `weight` and `bias`.
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+
+    @abstractmethod
+    def read_into(self, name: str, target: Tensor) -> None:
+        """Fill `target`, of that shape, without a copy of the tensor on the way where that can be done."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The number format that most of the numbers have; float32 where there are none."""
+
+
+class Weights(Source):
+    """The tensors of files: `weights[name]` is a fresh tensor every time.
+
+    Names are the file's, except that a layer norm's `gamma` and `beta` are `weight` and `bias`.
     """
 
     def __init__(self, stored: Mapping[str, Stored], where: str) -> None:
@@ -38,6 +56,19 @@ class Weights(Mapping[str, Tensor]):
             modern = f"{stem}{dot}{_LEGACY.get(last, last)}"
             self.stored[name if modern in stored else modern] = entry
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Weights:
+        """Tensors that are in memory already, as if they came from a file; weights as they are."""
+        if isinstance(tensors, Weights):
+            return tensors
+        return cls({name: Stored(Path(), tuple(one.shape), one.dtype, ready=one) for name, one in tensors.items()}, "")
+
+    def derived(self, name: str, source: str, make: Callable[[Tensor], Tensor]) -> Weights:
+        """The same weights and one more, made of the one called `source` and of its shape."""
+        entry = self.stored[source]
+        more = Stored(entry.file, entry.shape, entry.dtype, made=lambda: make(entry.read()))
+        return Weights({**self.stored, name: more}, self.where)
+
     def __getitem__(self, name: str) -> Tensor:
         return self.stored[name].read()
 
@@ -48,21 +79,62 @@ class Weights(Mapping[str, Tensor]):
         return len(self.stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it."""
         return self.stored[name].shape
 
     def read_into(self, name: str, target: Tensor) -> None:
-        """Fill `target`, of that shape, with a tensor; it is read straight into it where the number format agrees."""
         self.stored[name].read_into(target)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format that most of the numbers have; float32 where there are none."""
         counts: dict[torch.dtype, int] = {}
         for entry in self.stored.values():
             if entry.dtype.is_floating_point:
                 counts[entry.dtype] = counts.get(entry.dtype, 0) + torch.Size(entry.shape).numel()
         return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+
+class Part(NamedTuple):
+    """A published tensor that makes up `rows` rows of one of ours, changed by `change` where it is laid out otherwise.
+    """
+
+    name: str
+    rows: int
+    change: Callable[[Tensor], Tensor] | None = None
+
+
+class Joined(Source):
+    """Tensors whose parts, laid one under the other, stand in a file under other names."""
+
+    def __init__(self, weights: Weights, parts: Mapping[str, Sequence[Part]], shapes: Mapping[str, torch.Size]) -> None:
+        self.weights, self.parts, self.shapes = weights, parts, shapes
+
+    def __getitem__(self, name: str) -> Tensor:
+        parts = [self.weights[part.name] if part.change is None else part.change(self.weights[part.name])
+                 for part in self.parts[name]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.shapes[name])
+
+    def read_into(self, name: str, target: Tensor) -> None:
+        row, parts = 0, self.parts[name]
+        for part in parts:
+            place = target if len(parts) == 1 else target[row:row + part.rows]
+            if part.change is None:
+                self.weights.read_into(part.name, place)
+            else:
+                place.copy_(part.change(self.weights[part.name]))
+            row += part.rows
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights.dtype
 
 
 def weights_file(folder: Path) -> Path | None:
