@@ -20,6 +20,7 @@ from torch import Tensor
 from bothways import families, objectives
 from bothways.errors import BothwaysError
 from bothways.families import settings
+from bothways.families.as_read import AsRead
 from bothways.families.base import Family, account, check_shape, token_ids
 from bothways.families.card import model_card
 from bothways.families.files import read_json, write_json
@@ -27,6 +28,7 @@ from bothways.families.foreign import ForeignTokenizer
 from bothways.families.trained import Trained
 from bothways.families.weights import Source, Weights, open_weights, weights_file
 from bothways.model import LanguageModel, ModelConfig
+from bothways.objectives.base import Objective
 from bothways.text.tokenizer import Tokenizer
 
 __all__ = ["FORMAT", "Trained", "load", "save"]
@@ -94,8 +96,15 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         family = None if block["layout"] == OWN else families.family(block["layout"], where)
         config, spec, report = settings.from_data(block["model"], where), block["objective"], block.get("report", {})
     # 2. its tokenizer, then its objective
-    tokenizer = _tokenizer(folder, stored, config, foreign=block is None or block.get("foreign", False))
-    objective = objectives.make(spec, tokenizer.vocabulary)
+    foreign = block is None or bool(block.get("foreign", False))
+    tokenizer = _tokenizer(folder, stored, config, foreign)
+    objective: Objective
+    try:
+        objective = objectives.make(spec, tokenizer.vocabulary)
+    except BothwaysError as error:
+        if not foreign or family is None:
+            raise
+        objective = AsRead(tokenizer.vocabulary, family.direction, spec, str(error))
     if objective.stack != config.stack:
         raise BothwaysError(f"{where} describes {config.stack}, but the objective '{objective.name}' is for "
                             f"{objective.stack}")

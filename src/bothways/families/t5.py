@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Direction, Family, Table, demand
-from bothways.families.weights import Weights
-from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
+from bothways.model.config import FeedForward, Head, ModelConfig, Norm, Position, Shape
 
 _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gelu", ("gated", "silu"): "gated-silu",
                                               ("gated", "relu"): "gated-relu", ("plain", "relu"): "relu",
@@ -45,8 +42,7 @@ class T5(Family):
     """Encoder and decoder with a relative bias shared by the layers of a tower, RMS norms and unscaled scores.
 
     A file whose `scale_decoder_outputs`, or in older ones `tie_word_embeddings`, is false is of v1.1: the head reads
-    the states as they are. The first T5 scales them by one over the root of the width, which we read as a head of its
-    own that holds scaled embeddings.
+    the states as they are. The first T5 scales them by one over the root of the width.
     """
 
     model_type: ClassVar[str] = "t5"
@@ -70,8 +66,9 @@ class T5(Family):
             "layer_norm_epsilon": config.norm.epsilon,
             "feed_forward_proj": _FEED_FORWARDS.get((config.feed_forward.kind, config.feed_forward.activation)),
             "is_encoder_decoder": True,
-            # both say that states go to the head unscaled (v1.1); whether it is tied shows in the weights
-            "tie_word_embeddings": False, "scale_decoder_outputs": False,
+            # both say whether states go to the head scaled; whether it is tied shows in the weights
+            "tie_word_embeddings": config.head.scale is not None,
+            "scale_decoder_outputs": config.head.scale is not None,
         }
 
     def returned(self, config: ModelConfig) -> ModelConfig:
@@ -94,17 +91,12 @@ class T5(Family):
                             buckets=int(stored.get("relative_attention_num_buckets", 32)),
                             distance=int(stored.get("relative_attention_max_distance", 128)))
         kind, activation = kinds[published]
+        scaled = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings") is not False)
         return ModelConfig(shape, position, Norm("rms", "before", float(stored.get("layer_norm_epsilon", 1e-6))),
                            FeedForward(kind, activation), tied=False, scale=1.0,  # type: ignore[arg-type]
+                           head=Head(scale=width**-0.5 if scaled else None),
                            dropout=float(stored.get("dropout_rate", 0.1)))
 
-    def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig,
-               where: str) -> Mapping[str, Tensor]:
-        """As every family; a head that the file leaves out is the embedding, scaled unless the file is of v1.1."""
-        weights = Weights.of(published)
-        if not config.tied and "shared.weight" in weights:
-            scaled = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings") is not False)
-            factor = config.shape.width**-0.5 if scaled else 1.0
-            head = "lm_head.weight" if "lm_head.weight" in weights else "shared.weight"
-            weights = weights.derived("lm_head.weight", head, lambda rows: rows * factor)
-        return super().gather(weights, stored, config, where)
+    def settled(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:
+        """The head is a table of its own where the file has one."""
+        return replace(config, tied=self.head not in names)
