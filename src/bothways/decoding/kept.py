@@ -58,7 +58,7 @@ class KeptReader(Reader):
             first += len(order)
         # 2. one pass; then the passing rows are forgotten
         states = self.trained.network(_laid(rows).to(self.trained.device), cache=self.cache).states
-        self.cache.lengths = after
+        self.cache.shorten(after)
         self.bytes = max(self.bytes, self.cache.bytes)
         found = {row: states[where.to(states.device)] for row, where in wheres}
         return [found[text.row] for text in texts]
@@ -90,7 +90,9 @@ class StaleReader(KeptReader):
             known = self.starts.get(text.row)
             if known is None or not torch.equal(known[0], places):
                 self.starts[text.row] = places, int(question.asks[0].where.min())
-                self.cache.lengths[self.slots[text.row]] = 0
+                left = self.cache.lengths.clone()
+                left[self.slots[text.row]] = 0
+                self.cache.shorten(left)
         # 2. those, and the others, each in one pass
         marked = [self._marked(text, question) for text, question in zip(texts, questions, strict=True)]
         found: dict[int, Tensor] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from bothways.model.render import Call, Plan
 
 SHORT = 1024
 """Rows of fewer keys attend by our own products on the CPU; longer ones would write out too many scores."""
+
+FEW = 16
+"""Up to so many queries of a document look at what a cache keeps by our own products."""
 
 Kernel = Literal["dense", "explicit", "fused", "flex"]
 
@@ -37,7 +40,7 @@ class Scoring(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Keys and values a cache keeps, laid out by head and document: (K, B, capacity, D) each."""
+    """Keys and values a cache keeps, laid out by document and head: (B, K, capacity, D) each."""
 
     keys: Tensor
     values: Tensor
@@ -61,7 +64,7 @@ def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: S
     if not plan.calls:
         return torch.zeros_like(queries[:, :scoring.heads])
     kernel = kernel or choose(queries, plan, scoring, isinstance(others, Kept))
-    biases = () if scoring.bias is None else tuple(scoring.bias(c.query_places, c.key_places) for c in plan.calls)
+    biases = () if scoring.bias is None else tuple(_term(scoring.bias, call) for call in plan.calls)
     if kernel == "explicit" and not isinstance(others, Kept):
         return explicit.look(queries, others, scoring.heads, plan, scoring.scale, scoring.dropout, turn, biases)
     # the other kernels take queries, keys and values apart
@@ -89,6 +92,15 @@ def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: S
     return back(_joined(parts, plan, asking), plan.queries)
 
 
+def _term(bias: RelativeBias, call: Call) -> Tensor:
+    """The terms of a call's places; while nothing is learned, all layers of a step share them."""
+    if torch.is_grad_enabled():
+        return cast(Tensor, bias(call.query_places, call.key_places))
+    if bias not in call.terms:
+        call.terms[bias] = bias(call.query_places, call.key_places)
+    return call.terms[bias]
+
+
 def choose(queries: Tensor, plan: Plan, scoring: Scoring, cached: bool) -> Kernel:
     """The cheapest exact kernel for these rows on their device."""
     if scoring.soft_cap is not None:
@@ -96,8 +108,8 @@ def choose(queries: Tensor, plan: Plan, scoring: Scoring, cached: bool) -> Kerne
     if queries.device.type == "cpu":
         longest = max(call.keys for call in plan.calls)
         if cached:
-            one_by_one = max(call.queries for call in plan.calls) == 1 and not torch.is_grad_enabled()
-            return "explicit" if one_by_one else "fused"
+            few = max(call.queries for call in plan.calls) <= FEW and not torch.is_grad_enabled()
+            return "explicit" if few else "fused"
         return "explicit" if longest < SHORT else "fused"
     if flex.fits(queries, plan, scoring.bias is not None or scoring.dropout > 0 or cached):
         return "flex"
@@ -107,7 +119,7 @@ def choose(queries: Tensor, plan: Plan, scoring: Scoring, cached: bool) -> Kerne
 def _cut(slots: Tensor, first: int, batch: int, length: int) -> Tensor:
     """The slots of one call as (B, heads, L, D); a cache's are laid out already."""
     if slots.dim() == 4:
-        return slots[:, :, first:first + length].transpose(0, 1)
+        return slots[:, :, first:first + length]
     return slots[first:first + batch * length].unflatten(0, (batch, length)).transpose(1, 2)
 
 
@@ -118,9 +130,7 @@ def _one_call(kernel: Kernel, call: Call, queries: Tensor, keys: Tensor, values:
         return dense(queries, keys, values, call.seen(queries.device), scoring.scale, bias, scoring.soft_cap,
                      scoring.dropout)
     if kernel == "explicit":
-        folded = queries.unflatten(1, (keys.shape[1], -1)).transpose(0, 1)
-        read, _ = explicit.forward(folded, keys.transpose(0, 1), values.transpose(0, 1), call, scoring.scale, 0.0, bias)
-        return read.transpose(0, 1).flatten(1, 2)
+        return few_queries(queries, keys, values, call, scoring.scale, bias)
     return fused(queries, keys, values, call, scoring.scale, bias, scoring.dropout)
 
 
@@ -153,6 +163,26 @@ def fused(queries: Tensor, keys: Tensor, values: Tensor, call: Call, scale: floa
         assert call.grid is not None
         read = read.masked_fill(~call.grid.any(dim=-1)[:, None, :, None], 0.0)
     return read
+
+
+def few_queries(queries: Tensor, keys: Tensor, values: Tensor, call: Call, scale: float, bias: Tensor | None = None
+                ) -> Tensor:
+    """Batched products for a few queries over many kept keys, which are never copied. Shapes as in `dense`."""
+    batch, heads, n_queries, size = queries.shape
+    shared = keys.shape[1]
+    folded = queries.reshape(batch * shared, heads // shared * n_queries, size)
+    scores = torch.bmm(folded * scale, keys.flatten(0, 1).transpose(1, 2))
+    grid = scores.view(batch, heads, n_queries, -1)
+    if bias is not None:
+        grid += bias
+    hidden = call.additive(grid.dtype, grid.device)
+    if hidden is not None:
+        grid += hidden
+    weights = torch.softmax(scores, dim=-1)
+    if call.blind:
+        assert call.grid is not None
+        weights.view_as(grid).masked_fill_(~call.grid.any(dim=-1)[:, None, :, None], 0.0)
+    return torch.bmm(weights, values.flatten(0, 1)).view(batch, heads, n_queries, size)
 
 
 def dense(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, scale: float, bias: Tensor | None = None,

@@ -1,7 +1,8 @@
-"""Keys and values of tokens already read, so that writing one more token costs one token.
+"""What documents have read so far, so that writing one more token costs one token.
 
 A cache is exact only where no earlier token may see a later one; anything else is refused. Besides keys and values it
-keeps the *fields* of its tokens, so that a visibility means the same with a cache as without.
+keeps the *fields* of its tokens, so that a visibility means the same with a cache as without. What a call costs on the
+host does not grow with the place: where indexes rise one by one, nothing that was kept is looked through.
 """
 
 from __future__ import annotations
@@ -15,40 +16,10 @@ from bothways.batch import Example
 from bothways.errors import BothwaysError
 from bothways.model.attention import Kept
 from bothways.model.config import ModelConfig
-from bothways.model.render import Call, Plan, Planner, Side, simplify
-from bothways.visibility import Fields, SameBlock, SameDocument, Visibility, Window
-
-
-class Store:
-    """Keys and values of one layer: two buffers (K, B, capacity, head size), written in place, without gradients.
-
-    `where` is set for each call: the places of its tokens in every document, or their documents and places.
-    `first` says that nothing was kept before, so the new tokens need only look at themselves.
-    """
-
-    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.where: tuple[Tensor, Tensor] | slice = slice(0, 0)
-        self.first = True
-
-    def extend(self, keys: Tensor, values: Tensor) -> None:
-        """Keep the rows (N, K, head size) of new tokens."""
-        for buffer, rows in ((self.keys, keys.detach()), (self.values, values.detach())):
-            if isinstance(self.where, slice):
-                buffer[:, :, self.where] = rows.unflatten(0, (buffer.shape[1], -1)).permute(2, 0, 1, 3)
-            else:
-                buffer[:, self.where[0], self.where[1]] = rows.to(buffer.dtype).transpose(0, 1)
-
-    def grow(self, capacity: int) -> None:
-        """Make room for `capacity` tokens in each document."""
-        more = capacity - self.keys.shape[2]
-        self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, more))
-        self.values = torch.nn.functional.pad(self.values, (0, 0, 0, more))
-
-    def keep(self, rows: Tensor) -> None:
-        """Only these documents, in this order."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+from bothways.model.looking_back import CachedPlanner
+from bothways.model.render import Plan, Planner
+from bothways.model.stores import Numbers, Step, Store
+from bothways.visibility import Causal, Fields, SameDocument, Visibility, prefix
 
 
 class Cache:
@@ -56,20 +27,35 @@ class Cache:
 
     Each call brings any number of new tokens for each document (a ragged prefill, then mostly one), with fields that
     go on where the last call ended; `fields(counts)` makes the usual ones. With two towers the source is read at
-    the first call and may be left out later.
+    the first call and may be left out later. Documents may leave (`keep`), come (`join`), repeat (`keep` again; those of
+    one source share what they look across at) and take tokens back (`shorten`).
+
+    Args:
+        capacity: tokens of a document there is room for; it grows when more come.
+        numbers: how keys and values are kept: "exact", or "int8" (an approximation in a quarter of the memory).
+        slack: layers that look back a little keep a ring of their last tokens, from which `shorten` may take back so many;
+            none keeps all tokens in all layers.
     """
 
     def __init__(self, config: ModelConfig, sequences: int, capacity: int, dtype: torch.dtype = torch.float32,
-                 device: torch.device | str = "cpu") -> None:
-        self.config, self.capacity = config, max(capacity, 1)
-        self.device = torch.device(device)
+                 device: torch.device | str = "cpu", numbers: Numbers = "exact", slack: int | None = None) -> None:
+        self.config, self.capacity, self.numbers, self.slack = config, max(capacity, 1), numbers, slack
+        self.dtype, self.device = dtype, torch.device(device)
         self.lengths = torch.zeros(sequences, dtype=torch.long)
-        shape = config.key_heads, sequences, self.capacity, config.head_size
-        self.stores = [Store(shape, dtype, self.device) for _ in range(config.shape.layers)]
+        self.stores = [Store(sequences, config.key_heads, self.capacity, config.head_size, dtype, self.device,
+                             _ring(config, layer, slack), numbers) for layer in range(config.shape.layers)]
         self.facts: dict[str, Tensor] = {}
         self.cross: list[Kept] = []
         self.source_facts: dict[str, Tensor] = {}
         self.source_lengths = torch.zeros(sequences, dtype=torch.long)
+        self.source_of = torch.arange(sequences)
+        """(B,) the source that each document looks across at."""
+        self._in_order = True
+        """Whether every token's index is its place in its document."""
+        self._last = torch.full((sequences,), -1)
+        """(B,) the largest index so far."""
+        self._real: tuple[Tensor, Tensor] | None = None
+        self._cross_plans: dict[tuple[object, ...], Plan] = {}
 
     @property
     def sequences(self) -> int:
@@ -78,9 +64,10 @@ class Cache:
 
     @property
     def bytes(self) -> int:
-        """What the kept keys and values take."""
-        kept = [kept for store in self.stores for kept in (store.keys, store.values)]
-        return sum(one.nbytes for one in (*kept, *(part for pair in self.cross for part in pair)))
+        """Memory of all keys and values, those of a source included."""
+        own = [tensor for store in self.stores for buffer in store.kept for tensor in buffer.tensors]
+        return sum(tensor.numel() * tensor.element_size()
+                   for tensor in (*own, *(part for kept in self.cross for part in kept)))
 
     def fields(self, counts: Sequence[int] | int) -> dict[str, Tensor]:
         """The usual fields of `counts` new tokens for each document: index, position and document, (N,) int64 each."""
@@ -89,45 +76,62 @@ class Cache:
         return {"index": index, "position": index,
                 "document": torch.arange(self.sequences).repeat_interleave(torch.tensor(counts))}
 
-    def begin(self, example: Example) -> Planner | CachedPlanner:
-        """Make room for the example's tokens and keep their fields; returns the planner of this call.
+    def begin(self, example: Example) -> None:
+        """Make room for the example's tokens, keep their fields, and get ready to plan this call.
 
         Raises:
             BothwaysError: an earlier token could see one of the new ones, or the documents do not fit the cache.
         """
-        fields, parts = example.fields, example.visibility.conjuncts()
-        rows, counts = _rows(fields["document"], self.sequences)
-        if self.sequences > 1 and SameDocument() not in parts:
+        fields, document = example.fields, example.fields["document"]
+        # 1. which row comes to which document; mostly one to each
+        single = len(document) == self.sequences and torch.equal(document, torch.arange(self.sequences))
+        rows, counts = (torch.arange(self.sequences).unsqueeze(1), torch.ones_like(self.lengths)) if single else \
+            _rows(document, self.sequences)
+        if self.sequences > 1 and SameDocument() not in example.visibility.conjuncts():
             raise BothwaysError("a cache keeps its documents apart: add `& same_document` to the visibility "
                                 f"'{example.visibility!r}'")
         self._refuse_looking_ahead(example.visibility, fields, rows)
-        # 1. room
-        after = self.lengths + counts
-        longest = int(after.max())
+        # 2. room
+        before, after = self.lengths, self.lengths + counts
+        longest, first = int(after.max()) if len(after) else 0, not bool(before.any())
         if longest > self.capacity:
-            self._grow(max(longest, 2 * self.capacity))
-        # 2. fields of the new tokens, and where their keys go
-        first = int(self.lengths.max()) == 0
-        start = int(self.lengths[0])
-        regular = bool((self.lengths == start).all() and (counts == counts[0]).all()
-                       and torch.equal(rows.flatten(), torch.arange(rows.numel())))
-        where: slice | tuple[Tensor, Tensor] = slice(start, longest)
-        document = fields["document"]
-        place = torch.arange(rows.shape[1]).expand_as(rows)[rows >= 0][torch.argsort(rows[rows >= 0])]
-        slots = self.lengths[document] + place
-        for name, fact in fields.items():
-            if name not in self.facts:
-                self.facts[name] = torch.zeros(self.sequences, self.capacity, dtype=torch.long)
-            self.facts[name][document, slots] = fact
-        if not regular:
-            where = document.to(self.device), slots.to(self.device)
+            self._resize(self._documents, max(longest, 2 * self.capacity))
+        # 3. their fields
+        slots = before if single else before[document] + _places(rows)
+        self._note(fields, document, slots)
+        # 4. where their keys go
+        even = bool((after == longest).all()) and bool((counts == counts[0]).all()) if len(after) else True
+        regular = even and (single or torch.equal(rows.flatten(), torch.arange(rows.numel())))
+        steps: dict[int | None, Step] = {}
         for store in self.stores:
-            store.where, store.first = where, first
-        self._after = after
-        if first:
-            return Planner(fields, None, self.device)
-        kept = {name: fact[:, :longest] for name, fact in self.facts.items()}
-        return CachedPlanner(fields, rows, kept, after, self.device)
+            if store.ring not in steps:
+                steps[store.ring] = self._step(store.ring, first, single, regular, rows, document, slots, after)
+            store.step = steps[store.ring]
+        # 5. who can be looked at
+        self._planner = Planner(fields, None, self.device) if first else None
+        self._planners: dict[int | None, CachedPlanner] = {}
+        self._call = fields, rows, single, even, longest
+        self._before, self._after = before, after
+
+    def plan(self, layer: int, visibility: Visibility) -> Plan:
+        """The plan of a layer in the call that has begun; the visibility has the layer's reach in it."""
+        if self._planner is not None:
+            return self._planner.plan(visibility)
+        ring = self.stores[layer].ring
+        if ring not in self._planners:
+            fields, rows, single, even, longest = self._call
+            if ring is None:
+                hidden = None
+                real = None
+                if not even:
+                    real, hidden = self._real_slots(single, longest)
+                kept = {name: fact[:self.sequences, :longest] for name, fact in self.facts.items()}
+                self._planners[ring] = CachedPlanner(fields, rows, kept, real, self.device, self._in_order, single,
+                                                     hidden)
+            else:
+                kept, real = self._in_ring(ring, fields, rows, single)
+                self._planners[ring] = CachedPlanner(fields, rows, kept, real, self.device, newest=single)
+        return self._planners[ring].plan(visibility)
 
     def finish(self) -> None:
         """The call is done: its tokens count as read."""
@@ -137,33 +141,179 @@ class Cache:
         """Keep each layer's keys and values (M, 2 K, head size) of the other tower's states, laid out by document."""
         rows, self.source_lengths = _rows(source.fields["document"], self.sequences)
         inside = rows.clamp(min=0)
+        self.source_of = torch.arange(self.sequences)
         self.source_facts = {name: fact[inside] for name, fact in source.fields.items()}
         on_device = inside.to(self.device)
-        self.cross = [Kept(*(part.contiguous() for part in rows[on_device].permute(2, 0, 1, 3).chunk(2)))
+        self.cross = [Kept(*(part.contiguous() for part in rows[on_device].transpose(1, 2).chunk(2, dim=1)))
                       for rows in told]
+        self._cross_plans.clear()
 
-    def cross_planner(self, example: Example) -> CachedPlanner:
-        """The planner of looks across at the kept source."""
-        rows, _ = _rows(example.fields["document"], self.sequences)
-        return CachedPlanner(example.fields, rows, self.source_facts, self.source_lengths, self.device)
+    def plan_across(self, example: Example, cross: Visibility) -> Plan:
+        """The plan of looks across at the kept sources; the documents of one source look together."""
+        document = self.source_of[example.fields["document"]]
+        plain = cross.conjuncts() <= {SameDocument()}
+        key = (cross, tuple(document.tolist()))
+        if plain and key in self._cross_plans:
+            return self._cross_plans[key]
+        rows, _ = _rows(document, len(self.source_lengths))
+        longest = next(iter(self.source_facts.values())).shape[-1] if self.source_facts else 0
+        real = torch.arange(longest) < self.source_lengths[:, None]
+        plan = CachedPlanner(example.fields, rows, self.source_facts, None if bool(real.all()) else real,
+                             self.device).plan(cross)
+        if plain:
+            self._cross_plans = {key: plan}
+        return plan
 
     def keep(self, rows: Sequence[int] | Tensor) -> None:
         """Only these documents go on, in this order (repeats allowed, as beams need); they are numbered anew."""
         chosen = torch.as_tensor(rows, dtype=torch.long)
-        self.lengths, self.source_lengths = self.lengths[chosen], self.source_lengths[chosen]
-        self.facts = {name: fact[chosen] for name, fact in self.facts.items()}
-        self.source_facts = {name: fact[chosen] for name, fact in self.source_facts.items()}
-        chosen = chosen.to(self.device)
-        for store in self.stores:
-            store.keep(chosen)
-        self.cross = [Kept(keys[:, chosen], values[:, chosen]) for keys, values in self.cross]
+        moved = (chosen != torch.arange(len(chosen))).nonzero().flatten()
+        used = int(self.lengths[chosen].max()) if len(chosen) else 0
+        if len(chosen) > self._documents:
+            self._resize(len(chosen), self.capacity)
+        # 1. keys, values and facts of those that change places
+        if len(moved):
+            sources, to = chosen[moved].to(self.device), moved.to(self.device)
+            for store in self.stores:
+                store.move(store, sources, to, used)
+            for fact in self.facts.values():
+                fact[moved, :used] = fact[chosen[moved], :used]
+        # 2. what is known of them
+        if not torch.equal(self.lengths[chosen], self.lengths[:len(chosen)]) or len(chosen) > self.sequences:
+            self._real = None
+        self.lengths, self._last = self.lengths[chosen], self._last[chosen]
+        self.source_of = self.source_of[chosen]
+        self._drop_sources()
 
-    def _grow(self, capacity: int) -> None:
-        for store in self.stores:
-            store.grow(capacity)
-        self.facts = {name: torch.nn.functional.pad(fact, (0, capacity - self.capacity))
-                      for name, fact in self.facts.items()}
-        self.capacity = capacity
+    def join(self, other: Cache) -> None:
+        """The documents of another cache come behind ours; it must be of the same network and hold the same fields.
+
+        Raises:
+            BothwaysError: they do not fit together.
+        """
+        if (other.facts.keys() != self.facts.keys() or other.numbers != self.numbers or other.slack != self.slack
+                or bool(other.cross) != bool(self.cross)):
+            raise BothwaysError("caches are joined when both have read tokens with the same fields and keep them alike")
+        count, used = self.sequences, int(other.lengths.max())
+        total = count + other.sequences
+        if total > self._documents or used > self.capacity:
+            self._resize(max(total, min(2 * self._documents, 2 * total)) if total > self._documents
+                         else self._documents, max(used, self.capacity))
+        chosen = torch.arange(other.sequences)
+        for own, theirs in zip(self.stores, other.stores, strict=True):
+            own.move(theirs, chosen.to(self.device), (chosen + count).to(self.device), used)
+        for name, fact in self.facts.items():
+            fact[count:total, :used] = other.facts[name][:other.sequences, :used]
+        self.source_of = torch.cat((self.source_of, other.source_of + len(self.source_lengths)))
+        if self.cross:
+            self._join_sources(other)
+        self.lengths = torch.cat((self.lengths, other.lengths))
+        self._last = torch.cat((self._last, other._last))
+        self._in_order &= other._in_order
+        self._real = None
+
+    def copy(self, rows: Sequence[int]) -> Cache:
+        """A cache of its own that holds these documents, with no more room than they need."""
+        chosen = torch.as_tensor(rows, dtype=torch.long)
+        used = max(1, int(self.lengths[chosen].max()))
+        made = Cache(self.config, len(chosen), used, self.dtype, self.device, self.numbers, self.slack)
+        to = torch.arange(len(chosen), device=self.device)
+        for own, theirs in zip(made.stores, self.stores, strict=True):
+            own.move(theirs, chosen.to(self.device), to, used)
+        made.facts = {name: fact[chosen, :used] for name, fact in self.facts.items()}
+        made.lengths, made._last, made._in_order = self.lengths[chosen], self._last[chosen], self._in_order
+        made.source_of, made.source_lengths = self.source_of[chosen], self.source_lengths
+        made.source_facts, made.cross = self.source_facts, list(self.cross)
+        made._drop_sources()
+        return made
+
+    def shorten(self, lengths: Sequence[int] | Tensor) -> None:
+        """Take tokens back: each document keeps its first `lengths`.
+
+        Raises:
+            BothwaysError: a layer that keeps only its last tokens no longer has those that would be the last.
+        """
+        new = torch.as_tensor(lengths, dtype=torch.long)
+        for ring in {store.ring for store in self.stores} - {None}:
+            assert ring is not None
+            lost = (self.lengths - new > (self.slack or 0)) & (self.lengths > ring)
+            if bool(lost.any()):
+                raise BothwaysError(f"a layer of this network keeps its last tokens only, so at most {self.slack} can "
+                                    "be taken back: make the cache with more `slack`, or with none")
+        if not torch.equal(new, self.lengths):
+            self._real = None
+        self.lengths = torch.minimum(new, self.lengths)
+        some = self.lengths > 0
+        if "index" in self.facts:
+            reached = self.facts["index"][torch.arange(self.sequences), (self.lengths - 1).clamp(min=0)]
+            self._last = torch.where(some, reached, -1)
+
+    # --- what one call needs ---
+
+    def _step(self, ring: int | None, first: bool, single: bool, regular: bool, rows: Tensor, document: Tensor,
+              slots: Tensor, after: Tensor) -> Step:
+        """Where the new rows go in layers of this kind."""
+        batch, count = rows.shape
+        longest = int(after.max()) if len(after) else 0
+        laid_out, chosen, used = None, None, longest
+        if ring is None:
+            if regular:
+                return Step(first, batch, count, used, slice(longest - count, longest))
+        else:
+            used = min(longest, ring)
+            if not first and not single:
+                # what lies in the ring before this call is looked at beside the new tokens
+                used = min(int(self.lengths.max()), ring)
+                laid_out = rows.clamp(min=0).to(self.device)
+            if regular and count == 1:
+                place = (longest - 1) % ring
+                return Step(first, batch, count, used, slice(place, place + 1), None, laid_out)
+            last = slots >= after[document] - ring
+            if not bool(last.all()):
+                chosen = last.nonzero().flatten()
+                document, slots = document[chosen], slots[chosen]
+                chosen = chosen.to(self.device)
+            slots = slots % ring
+        return Step(first, batch, count, used, (document.to(self.device), slots.to(self.device)), chosen, laid_out)
+
+    def _note(self, fields: Fields, document: Tensor, slots: Tensor) -> None:
+        """Keep the fields of new tokens."""
+        index = fields["index"]
+        for name, fact in fields.items():
+            if name not in self.facts:
+                self.facts[name] = torch.zeros(self._documents, self.capacity, dtype=torch.long)
+            self.facts[name][document, slots] = fact
+        self._in_order = self._in_order and torch.equal(index, slots)
+        self._last = self._last.scatter_reduce(0, document, index, "amax")
+
+    def _real_slots(self, single: bool, longest: int) -> tuple[Tensor, Tensor | None]:
+        """(B, longest) bool, the slots that hold a token, and the same as 0 and -inf for scores (B, 1, 1, longest).
+
+        Both are kept between calls, and one token more for each document is one entry more.
+        """
+        if self._real is None or self._real[0].shape[1] < longest or not single:
+            real = torch.arange(self.capacity) < self._after[:, None]
+            hidden = torch.zeros(real.shape, dtype=self.dtype).masked_fill_(~real, float("-inf"))
+            self._real = real.to(self.device), hidden.to(self.device)[:, None, None]
+        else:
+            places = torch.arange(self.sequences), self._before
+            self._real[0][places] = True
+            self._real[1][places[0], 0, 0, places[1]] = 0.0
+        count = self.sequences
+        return self._real[0][:count, :longest], self._real[1][:count, ..., :longest]
+
+    def _in_ring(self, ring: int, fields: Fields, rows: Tensor, single: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Fields of the slots of a ring, and which of them are real; behind them the new tokens where they lie beside."""
+        lengths = self._after if single else self._before
+        used = min(int(lengths.max()), ring)
+        newest = lengths[:, None] - 1
+        places = newest - (newest - torch.arange(used)) % ring
+        real = places >= 0
+        kept = {name: fact[:self.sequences].gather(1, places.clamp(min=0)) for name, fact in self.facts.items()}
+        if not single:
+            kept = {name: torch.cat((fact, fields[name][rows.clamp(min=0)]), dim=1) for name, fact in kept.items()}
+            real = torch.cat((real, rows >= 0), dim=1)
+        return kept, None if bool(real.all()) else real
 
     def _refuse_looking_ahead(self, visibility: Visibility, fields: Fields, rows: Tensor) -> None:
         """A kept state would change if it could see what comes now."""
@@ -174,12 +324,71 @@ class Cache:
         if missing:
             raise BothwaysError(f"the cached tokens came without the field '{min(missing)}', which the visibility "
                                 f"'{visibility!r}' needs: give it from the first call on")
-        earlier = {name: fact[:, :longest] for name, fact in self.facts.items()}
+        rising = bool((fields["index"] > self._last[fields["document"]]).all())
+        if not rising and any(store.ring is not None for store in self.stores):
+            raise BothwaysError("layers that keep only their last tokens need indexes that rise from call to call")
+        parts = visibility.conjuncts()
+        if rising and (Causal() in parts or prefix in parts and not bool(fields["prefix"].any())):
+            return
+        earlier = {name: fact[:self.sequences, :longest] for name, fact in self.facts.items()}
         now = {name: fact[rows.clamp(min=0)] for name, fact in fields.items()}
         real = (torch.arange(longest) < self.lengths[:, None])[:, :, None] & (rows >= 0)[:, None, :]
         if bool((visibility.allows(earlier, now) & real).any()):
             raise BothwaysError(f"a cache needs a visibility in which no token sees a later one, but '{visibility!r}' "
                                 "lets cached tokens see new ones: read the whole text again at each step instead")
+
+    # --- room ---
+
+    @property
+    def _documents(self) -> int:
+        """How many documents there is room for."""
+        return self.stores[0].kept[0].size[0] if self.stores else self.sequences
+
+    def _resize(self, documents: int, capacity: int) -> None:
+        for store in self.stores:
+            store.resize(documents, capacity)
+        self.facts = {name: torch.nn.functional.pad(fact, (0, capacity - fact.shape[1], 0, documents - len(fact)))
+                      for name, fact in self.facts.items()}
+        self.capacity = capacity
+        self._real = None
+
+    def _drop_sources(self) -> None:
+        """Forget the sources that nobody looks at any more."""
+        if not self.cross:
+            self.source_of, self.source_lengths = torch.arange(self.sequences), torch.zeros_like(self.lengths)
+            return
+        count = len(self.source_lengths)
+        used = torch.unique(self.source_of)
+        if len(used) == count:
+            return
+        self.source_of = torch.searchsorted(used, self.source_of)
+        self.source_lengths = self.source_lengths[used]
+        self.source_facts = {name: fact[used] for name, fact in self.source_facts.items()}
+        chosen = used.to(self.device)
+        self.cross = [Kept(keys.index_select(0, chosen), values.index_select(0, chosen)) for keys, values in self.cross]
+        self._cross_plans.clear()
+
+    def _join_sources(self, other: Cache) -> None:
+        """Another cache's sources behind ours, all filled up to the longest."""
+        longest = max(self.cross[0].keys.shape[2], other.cross[0].keys.shape[2])
+
+        def filled(part: Tensor) -> Tensor:
+            return torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[2]))
+        self.cross = [Kept(*(torch.cat((filled(one), filled(two))) for one, two in zip(own, theirs, strict=True)))
+                      for own, theirs in zip(self.cross, other.cross, strict=True)]
+        self.source_facts = {
+            name: torch.cat([torch.nn.functional.pad(fact, (0, longest - fact.shape[1]))
+                             for fact in (own, other.source_facts[name])]) for name, own in self.source_facts.items()}
+        self.source_lengths = torch.cat((self.source_lengths, other.source_lengths))
+        self._cross_plans.clear()
+
+
+def _ring(config: ModelConfig, layer: int, slack: int | None) -> int | None:
+    """How many last tokens a layer needs to keep, besides those that may be taken back; none for all."""
+    letter = config.reach[layer % len(config.reach)]
+    if slack is None:
+        return None
+    return {"G": None, "L": config.local + 1 + slack, "C": config.chunk + slack}[letter]
 
 
 def _rows(document: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
@@ -194,63 +403,7 @@ def _rows(document: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
     return rows, counts
 
 
-class CachedPlanner:
-    """Renders visibilities between new tokens and kept ones laid out by document."""
-
-    def __init__(self, queries: Fields, rows: Tensor, keys: Fields, lengths: Tensor, device: torch.device) -> None:
-        """`rows` (B, n) says which query row is in which slot (-1: none); `keys` are (B, L), `lengths` (B,) real."""
-        self.rows, self.keys, self.lengths, self.device = rows, keys, lengths, device
-        self.inside = {name: fact[rows.clamp(min=0)] for name, fact in queries.items()} if rows.numel() else {}
-        slots = rows.flatten()
-        self.side = Side()
-        if not torch.equal(slots, torch.arange(len(slots))):
-            real = slots >= 0
-            back = torch.empty(int(real.sum()), dtype=torch.long)
-            back[slots[real]] = real.nonzero().flatten()
-            self.side = Side(slots.clamp(min=0).to(device), back.to(device), (~real).nonzero().flatten().to(device))
-        self._plans: dict[Visibility, Plan] = {}
-
-    def only(self, rows: Tensor) -> CachedPlanner:
-        """A step answers for all its tokens."""
-        raise BothwaysError("with a cache the network answers for every new token: leave `only_asked` out")
-
-    def plan(self, visibility: Visibility) -> Plan:
-        """The plan of this value for this call."""
-        if visibility not in self._plans:
-            call = self._call(visibility)
-            self._plans[visibility] = Plan(visibility, self.side, Side(), () if call is None else (call,),
-                                           self.rows.numel(), 0)
-        return self._plans[visibility]
-
-    def _call(self, visibility: Visibility) -> Call | None:
-        longest = int(self.lengths.max())
-        if not longest or not self.rows.numel():
-            return None
-        left: Visibility | bool = True
-        for part in visibility.conjuncts() - {SameDocument()}:
-            left = part if left is True else left & part  # type: ignore[operator]
-        # 1. a window or a chunk needs no keys from before it, where indexes are places
-        start = 0
-        if not isinstance(left, bool):
-            earliest = int(self.inside["index"].min())
-            starts = [earliest - part.left for part in left.conjuncts()
-                      if isinstance(part, Window) and part.left is not None]
-            starts += [earliest // part.size * part.size for part in left.conjuncts()
-                       if isinstance(part, SameBlock) and part.size is not None]
-            if starts and torch.equal(self.keys["index"], torch.arange(longest).expand_as(self.keys["index"])):
-                start = max(0, *starts)
-        keys = {name: fact[:, start:longest] for name, fact in self.keys.items()}
-        # 2. what is left to check, and a grid where something is
-        even = bool((self.lengths == longest).all()) and bool((self.rows >= 0).all())
-        left = simplify(left, self.inside, keys) if even and not isinstance(left, bool) else left
-        if left is False:
-            return None
-        grid, blind = None, False
-        if not (left is True and bool((self.lengths == longest).all())):
-            grid = (torch.arange(start, longest) < self.lengths[:, None]).unsqueeze(-2)
-            if left is not True:
-                # spare queries see everything, so that their softmax is a number: what they read is thrown away
-                grid = left.allows(self.inside, keys) & grid | (self.rows < 0).unsqueeze(-1)
-            blind = not bool(grid.any(dim=-1).all())
-        return Call(len(self.rows), self.rows.shape[1], longest - start, 0, start, False,
-                    None if grid is None else grid.to(self.device), blind, self.inside["position"], keys["position"])
+def _places(rows: Tensor) -> Tensor:
+    """The place of each row among the new ones of its document, (N,)."""
+    real = rows >= 0
+    return torch.arange(rows.shape[1]).expand_as(rows)[real][torch.argsort(rows[real])]

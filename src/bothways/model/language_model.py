@@ -107,7 +107,11 @@ class LanguageModel(nn.Module):
             raise BothwaysError("this network has one tower, but the example brings a source: "
                                 "set shape.source_layers above 0 or choose an objective for one tower")
         # 2. the tower that predicts
-        planner = Planner(example.fields, None, example.inputs.device) if cache is None else cache.begin(example)
+        planner = None
+        if cache is None:
+            planner = Planner(example.fields, None, example.inputs.device)
+        else:
+            cache.begin(example)
         states, layers = self.tower(self._embed(example), example.fields, example.visibility, planner, cache,
                                     across, rows)
         if cache is not None:
@@ -232,7 +236,7 @@ class LanguageModel(nn.Module):
             return source, list(zip(told, plans, strict=True)), extras
         if example.source is not None:
             cache.read_source(example.source, told)
-        plan = cache.cross_planner(example).plan(cross)
+        plan = cache.plan_across(example, cross)
         return source, [(kept, plan) for kept in cache.cross], extras
 
 

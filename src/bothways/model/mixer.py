@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bothways.model.attention import Kept, Scoring, attend
-from bothways.model.cache import Store
 from bothways.model.config import ModelConfig
 from bothways.model.explicit import Turn
 from bothways.model.feed_forward import split
 from bothways.model.norm import make_norm
 from bothways.model.position import RelativeBias, rotate
 from bothways.model.render import Plan
+from bothways.model.stores import Store
 
 
 class Places(NamedTuple):
@@ -80,10 +80,8 @@ class SelfAttention(nn.Module):
         turned, values = fused.split([self.heads + self.config.key_heads, self.config.key_heads], dim=1)
         turned = turned if places.turn is None else rotate(turned, places.turn)
         queries, keys = turned.split([self.heads, self.config.key_heads], dim=1)
-        store.extend(keys, values)
-        if store.first:
-            return attend(fused, None, plan, kind, places.turn)
-        return attend(queries, Kept(store.keys, store.values), plan, kind)
+        kept = store.extend(keys, values)
+        return attend(fused, None, plan, kind, places.turn) if store.first else attend(queries, kept, plan, kind)
 
     def split_projections(self) -> None:
         """Put `q`, `k` and `v` in place of `qkv`."""

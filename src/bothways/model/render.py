@@ -74,6 +74,8 @@ class Call:
     query_places: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
     key_places: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
     _rendered: dict[torch.dtype, Tensor] = field(default_factory=dict)
+    terms: dict[object, Tensor] = field(default_factory=dict)
+    """Score terms that were made for these places, by who made them."""
 
     def seen(self, device: torch.device) -> Tensor | None:
         """(batch or 1, queries or 1, keys) bool, also where a flag stands for it; none if everything is seen."""

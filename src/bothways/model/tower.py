@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bothways.model.attention import Kept
-from bothways.model.cache import Cache, CachedPlanner, Store
+from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
 from bothways.model.norm import make_norm
 from bothways.model.position import LearnedPositions, RelativeBias, SinusoidalPositions, rotary_table
 from bothways.model.render import Plan, Planner
+from bothways.model.stores import Store
 from bothways.visibility import Fields, Visibility
 
 
@@ -99,7 +101,7 @@ class Tower(nn.Module):
         """The block whose weights layer `layer` uses."""
         return cast(Block, self.blocks[layer * len(self.blocks) // self.layers])
 
-    def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | CachedPlanner,
+    def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | None,
                 cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None,
                 rows: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Embedded tokens (N, E) to the last states (N, D) and those before each block and behind the last.
@@ -107,7 +109,7 @@ class Tower(nn.Module):
         Args:
             fields: the tokens' own facts, on the CPU.
             visibility: who may see whom; layer i looks with `visibility & reach_i`.
-            planner: renders it over the tokens (and those a cache keeps).
+            planner: renders it over the tokens; none where a cache does, over those it keeps as well.
             across: for each layer, what the other tower told and the plan of looking there.
             rows: (R,) the last block answers for these alone; last states are then (R, D).
         """
@@ -125,7 +127,12 @@ class Tower(nn.Module):
             if base not in known:
                 known[base] = self._places(states, fields["position"], base)
             chosen = rows if i == self.layers - 1 else None
-            plan = (planner if chosen is None else planner.only(chosen)).plan(visibility & self.config.reach_of(i))
+            sees = _reaching(visibility, self.config, i)
+            if cache is not None:
+                plan = cache.plan(i, sees)
+            else:
+                assert planner is not None
+                plan = (planner if chosen is None else planner.only(chosen)).plan(sees)
             states = self.block(i)(states, plan, known[base], None if cache is None else cache.stores[i],
                                    None if across is None else across[i], chosen)
             hidden.append(states)
@@ -137,3 +144,9 @@ class Tower(nn.Module):
         if config.position.kind == "rotary":
             return Places(turn=rotary_table(positions, config.head_size, base, states, config.position.share))
         return Places(bias=self.relative) if config.position.kind == "relative" else Places()
+
+
+@functools.lru_cache(maxsize=256)
+def _reaching(visibility: Visibility, config: ModelConfig, layer: int) -> Visibility:
+    """Who may see whom in a layer; asked for at every step, so remembered."""
+    return visibility & config.reach_of(layer)
