@@ -9,7 +9,7 @@ import torch
 
 from bothways.batch import Example, pack
 from bothways.errors import BothwaysError
-from bothways.model import LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.model import Cache, LanguageModel, ModelConfig, Norm, Position, Shape
 from bothways.sparse import global_tokens, random_links, strided
 from bothways.visibility import (
     bidirectional,
@@ -208,3 +208,125 @@ def test_a_step_writes_in_place_and_keeps_no_graph():
     assert before == [store.keys.data_ptr() for store in cache.stores]
     assert not any(store.keys.requires_grad for store in cache.stores)
     assert cache.stores[0].keys.shape == (2, 2, 16, 8)
+
+
+RINGS = {"windows": 4, "chunks": 3}
+
+
+def rings(network, sequences, capacity, slack=0, numbers="exact"):
+    return Cache(network.config, sequences, capacity, slack=slack, numbers=numbers)
+
+
+@pytest.mark.parametrize("slack", [0, 2])
+@pytest.mark.parametrize("steps", [*STEPS.values(), [(9, 9, 9), *[(1, 1, 1)] * 9],
+                                   [(7, 2, 0), *[(1, 1, 1)] * 6, (5, 1, 9)]])
+@pytest.mark.parametrize("config", RINGS)
+def test_a_ring_keeps_what_its_layer_reaches_and_no_more(config, steps, slack):
+    network, whole = build(CONFIGS[config]), row(steps)
+    cache = rings(network, 3, 2, slack)
+    torch.testing.assert_close(read_in_steps(network, whole, steps, cache), network(whole).states, atol=3e-5, rtol=1e-4)
+    for layer, store in enumerate(cache.stores):
+        narrow = network.config.reach[layer % len(network.config.reach)] != "G"
+        assert (store.keys.shape[2] <= RINGS[config] + slack) if narrow else store.keys.shape[2] == cache.capacity
+
+
+def test_a_ring_needs_indexes_that_rise():
+    network = build(CONFIGS["windows"])
+    cache = rings(network, 1, 8)
+    network(row([(4,)]), cache)
+    with pytest.raises(BothwaysError, match="indexes that rise"):
+        network(replace(row([(2,)]), fields={**cache.fields(2), "index": torch.tensor([3, 4])}), cache)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("slack", [None, 3])
+def test_tokens_are_taken_back(config, slack):
+    """Read six tokens too many or too few, take some back, read others: as if never read."""
+    network, steps = build(CONFIGS[config]), [(9, 6), (3, 3), (1, 1)]
+    wrong, whole = row([(3, 3)], seed=5), row(steps)
+    cache = rings(network, 2, 30, slack)
+    with torch.no_grad():
+        texts = [whole.inputs[whole.fields["document"] == document] for document in range(2)]
+        network(Example(torch.cat([texts[0][:9], texts[1][:6]]), whole.visibility, cache.fields((9, 6))), cache)
+        network(replace(wrong, fields=cache.fields(3)), cache)
+        cache.shorten([9, 7])
+        cache.shorten([9, 6])
+        network(Example(torch.cat([texts[0][9:12], texts[1][6:9]]), whole.visibility, cache.fields(3)), cache)
+        step = Example(torch.stack([texts[0][12], texts[1][9]]), whole.visibility, cache.fields(1))
+        last = network(step, cache).states
+    full = network(whole).states
+    torch.testing.assert_close(last, full[[12, 22]], atol=3e-5, rtol=1e-4)
+    if slack is not None and config in RINGS:
+        with pytest.raises(BothwaysError, match="at most 3 can be taken back"):
+            cache.shorten([2, 2])
+
+
+@pytest.mark.parametrize("two", [False, True])
+@pytest.mark.parametrize("config", ["llama", "windows", "relative"])
+def test_documents_come_and_go_while_others_are_read(config, two):
+    """Every text reads the same whether it came first or later, and whoever left or was repeated meanwhile."""
+    shape = Shape(64, 32, 3, source_layers=1 if two else 0, heads=4, key_heads=2)
+    network = build(replace(CONFIGS[config], shape=shape))
+
+    def text(n, m, seed):
+        made = torch.Generator().manual_seed(seed)
+        source = Example(torch.randint(44, 64, (m,), generator=made), bidirectional) if two else None
+        return Example(torch.randint(44, 64, (n,), generator=made), causal, source=source,
+                       cross=bidirectional if two else None)
+    texts = [text(9, 4, 0), text(12, 2, 1), text(7, 5, 2)]
+
+    def beginning(number, length):
+        return replace(texts[number], inputs=texts[number].inputs[:length], fields={})
+
+    def step(cache, rows):
+        tokens = torch.stack([texts[i].inputs[int(length)] for i, length in zip(rows, cache.lengths)])
+        example = Example(tokens, causal & same_document, cache.fields(1), cross=same_document if two else None)
+        states, places = network(example, cache).states, (cache.lengths - 1).tolist()
+        for i, state, place in zip(rows, states, places):
+            whole = network(replace(texts[i], fields={})).states
+            torch.testing.assert_close(state, whole[place], atol=3e-5, rtol=1e-4)
+    with torch.no_grad():
+        cache, later = rings(network, 2, 3), rings(network, 1, 1)
+        network(pack([beginning(0, 3), beginning(1, 5)])[0], cache)
+        step(cache, [0, 1])
+        network(pack([beginning(2, 2)])[0], later)
+        cache.join(later)
+        step(cache, [0, 1, 2])
+        cache.keep([2, 1, 1])
+        step(cache, [2, 1, 1])
+        copied = cache.copy([1, 0])
+        step(copied, [1, 2])
+        cache.keep([1])
+        step(cache, [1])
+        again = rings(network, 2, 3)
+        network(pack([beginning(0, 4), beginning(2, 2)])[0], again)
+        cache.join(again)
+        step(cache, [1, 0, 2])
+        assert cache.sequences == 3 and (len(cache.source_lengths) == 3)
+
+
+def test_documents_of_one_source_share_it():
+    network = build(ModelConfig(Shape(64, 32, 2, source_layers=1, heads=4)))
+    source = Example(torch.randint(44, 64, (6,)), bidirectional)
+    with torch.no_grad():
+        cache = network.cache(1, 8)
+        network(pack([Example(torch.tensor([50, 51]), causal, source=source, cross=bidirectional)])[0], cache)
+        cache.keep([0, 0, 0])
+        tokens = torch.tensor([45, 46, 47])
+        states = network(Example(tokens, causal & same_document, cache.fields(1), cross=same_document), cache).states
+        assert cache.cross[0].keys.shape[0] == 1
+        for token, state in zip(tokens, states):
+            whole = Example(torch.tensor([50, 51, int(token)]), causal, source=source, cross=bidirectional)
+            torch.testing.assert_close(state, network(whole).states[-1], atol=3e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", ["llama", "windows", "relative"])
+def test_int8_is_near_and_small(config):
+    """The approximation's error on random networks: states move by less than 2 percent of their size."""
+    network, steps = build(CONFIGS[config]), [(5, 9, 2), *[(1, 1, 1)] * 8, (2, 2, 2)]
+    whole = row(steps)
+    exact, near = rings(network, 3, 40), rings(network, 3, 40, numbers="int8")
+    states, rounded = (read_in_steps(network, whole, steps, cache) for cache in (exact, near))
+    error = ((states - rounded).norm() / states.norm()).item()
+    assert 1e-5 < error < 0.02
+    assert near.bytes < 0.4 * exact.bytes  # one number of 8 bits for each of 32, and a scale for each vector of 8

@@ -158,7 +158,8 @@ class Writer:
     def _choose(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
         if not self._noise:
             return scores.argmax(-1)
-        return draw(scores, torch.tensor([self._noise[row][len(self._written[row])] for row in rows], dtype=torch.float64))
+        uniform = [self._noise[row][len(self._written[row])] for row in rows]
+        return draw(scores, torch.tensor(uniform, dtype=torch.float64))
 
     def _wrote(self, row: int, token: int, logprob: float) -> NewToken:
         for rule in self.rules:

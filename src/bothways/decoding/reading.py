@@ -1,6 +1,6 @@
 """Texts as a network has read them: what every decoding from left to right stands on.
 
-A `Reader` holds open texts, numbered 0 to B-1 in the order they came, with a key-value cache or, for reference, without.
+A `Reader` holds open texts, numbered 0 to B-1 as they came, with a key-value cache or, for reference, without.
 Texts come (`join`), are read on (`read`), leave, repeat and change places (`keep`), and give tokens back (`take_back`).
 """
 
@@ -66,6 +66,7 @@ class Reader:
         self._kind = kind
         repeats = [place[id(example)] for example in examples]
         # 1. read them
+        cache: Cache | None
         found = self.prefixes.find(self, distinct) if self.prefixes is not None and self.cached else None
         if found is not None:
             cache, states, ends = found

@@ -133,7 +133,7 @@ def rules_of(config: GenerateConfig, read: Sequence[Sequence[int]], begun: Seque
     """
     rules: list[Rule] = []
     if config.logit_bias:
-        rules.append(Bias(config.logit_bias, size, device))
+        rules.append(Bias(tuple(dict(config.logit_bias).items()), size, device))
     if config.repetition_penalty != 1 or config.frequency_penalty or config.presence_penalty:
         rules.append(Seen(config, begun, size, device))
     if config.no_repeat_ngram is not None:

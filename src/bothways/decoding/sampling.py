@@ -87,8 +87,8 @@ class GenerateConfig:
     length_penalty: float = 1.0
     """Texts are compared by log probability / length ** length_penalty; above 0 favours long ones."""
     early_stopping: Literal["yes", "no", "never"] = "no"
-    """When a beam search ends: once it has `beams` texts; or when no beam is likely to beat them (no); or when none can,
-    however long it grows (never)."""
+    """When a beam search ends: once it has `beams` texts; or when no beam is likely to beat them (no); or when none
+    can, however long it grows (never)."""
     force: tuple[str | tuple[str, ...], ...] = ()
     """Strings that must stand in the text; of several in a tuple one is enough (beam search)."""
     contrast: float = 0.0

@@ -27,14 +27,14 @@ class Cache:
 
     Each call brings any number of new tokens for each document (a ragged prefill, then mostly one), with fields that
     go on where the last call ended; `fields(counts)` makes the usual ones. With two towers the source is read at
-    the first call and may be left out later. Documents may leave (`keep`), come (`join`), repeat (`keep` again; those of
-    one source share what they look across at) and take tokens back (`shorten`).
+    the first call and may be left out later. Documents may leave and repeat (`keep`; those of one source share what
+    they look across at), come (`join`) and take tokens back (`shorten`).
 
     Args:
         capacity: tokens of a document there is room for; it grows when more come.
         numbers: how keys and values are kept: "exact", or "int8" (an approximation in a quarter of the memory).
-        slack: layers that look back a little keep a ring of their last tokens, from which `shorten` may take back so many;
-            none keeps all tokens in all layers.
+        slack: layers that look back a little keep a ring of their last tokens, from which `shorten` may take back so
+            many; none keeps all tokens in all layers.
     """
 
     def __init__(self, config: ModelConfig, sequences: int, capacity: int, dtype: torch.dtype = torch.float32,
@@ -211,6 +211,7 @@ class Cache:
         self._last = torch.cat((self._last, other._last))
         self._in_order &= other._in_order
         self._real = None
+        self._drop_sources()
 
     def copy(self, rows: Sequence[int]) -> Cache:
         """A cache of its own that holds these documents, with no more room than they need."""
@@ -302,8 +303,9 @@ class Cache:
         count = self.sequences
         return self._real[0][:count, :longest], self._real[1][:count, ..., :longest]
 
-    def _in_ring(self, ring: int, fields: Fields, rows: Tensor, single: bool) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Fields of the slots of a ring, and which of them are real; behind them the new tokens where they lie beside."""
+    def _in_ring(self, ring: int, fields: Fields, rows: Tensor, single: bool
+                 ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Fields of a ring's slots, and which are real; behind them the new tokens where they lie beside."""
         lengths = self._after if single else self._before
         used = min(int(lengths.max()), ring)
         newest = lengths[:, None] - 1
@@ -328,7 +330,7 @@ class Cache:
         if not rising and any(store.ring is not None for store in self.stores):
             raise BothwaysError("layers that keep only their last tokens need indexes that rise from call to call")
         parts = visibility.conjuncts()
-        if rising and (Causal() in parts or prefix in parts and not bool(fields["prefix"].any())):
+        if rising and (Causal() in parts or (prefix in parts and not bool(fields["prefix"].any()))):
             return
         earlier = {name: fact[:self.sequences, :longest] for name, fact in self.facts.items()}
         now = {name: fact[rows.clamp(min=0)] for name, fact in fields.items()}

@@ -60,8 +60,8 @@ class CachedPlanner:
         if self.in_order and parts:
             if self.newest:
                 parts -= {Causal()}
-            reaches = [part for part in parts if isinstance(part, Window) and part.left is not None
-                       or isinstance(part, SameBlock) and part.size is not None]
+            reaches = [part for part in parts if (isinstance(part, Window) and part.left is not None)
+                       or (isinstance(part, SameBlock) and part.size is not None)]
             if reaches:
                 earliest = int(self.inside["index"].min())
                 start = max(0, *(_from(part, earliest) for part in reaches))
