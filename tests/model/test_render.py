@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bothways.batch import Example
 from bothways.model import flex
-from bothways.model.cache import Cache, CachedPlanner
+from bothways.model.cache import Cache
+from bothways.model.looking_back import CachedPlanner
 from bothways.model.config import ModelConfig, Shape
 from bothways.model.render import Plan, Planner, render, simplify
 from bothways.sparse import global_tokens, random_links, strided
@@ -125,7 +126,10 @@ def test_a_cached_plan_is_its_visibility(visibility, kept, data):
     slots = torch.full((len(kept), max(*fresh, 0)), -1)
     for document, count in enumerate(fresh):
         slots[document, :count] = torch.arange(count) + sum(fresh[:document])
-    plan = CachedPlanner(queries, slots, laid, lengths, CPU).plan(visibility & same_document)
+    real = torch.arange(int(lengths.max())) < lengths[:, None]
+    in_order = torch.equal(laid["index"][real], torch.arange(int(lengths.max())).expand_as(real)[real])
+    plan = CachedPlanner(queries, slots, laid, None if bool(real.all()) else real, CPU, in_order,
+                         newest=set(fresh) == {1} and in_order).plan(visibility & same_document)
     seen = torch.zeros(len(new), len(keys["index"]), dtype=torch.bool)
     for call in plan.calls:
         inside = call.seen(CPU)
@@ -216,7 +220,8 @@ def test_a_window_over_a_cache_looks_at_a_slice():
     visibility = causal & same_document & window(3, 3)
     cache.begin(Example(torch.zeros(20, dtype=torch.long), visibility, cache.fields(10)))
     cache.finish()
-    plan = cache.begin(Example(torch.zeros(2, dtype=torch.long), visibility, cache.fields(1))).plan(visibility)
+    cache.begin(Example(torch.zeros(2, dtype=torch.long), visibility, cache.fields(1)))
+    plan = cache.plan(0, visibility)
     call, = plan.calls
     assert (call.first_key, call.keys, call.grid) == (7, 4, None)
 
