@@ -44,26 +44,32 @@ class Vocabulary:
 
     @property
     def pad(self) -> int:
+        """The id of `<pad>`."""
         return self.ids["<pad>"]
 
     @property
     def bos(self) -> int:
+        """The id of `<bos>`, which begins a document."""
         return self.ids["<bos>"]
 
     @property
     def eos(self) -> int:
+        """The id of `<eos>`, which ends a document."""
         return self.ids["<eos>"]
 
     @property
     def cls(self) -> int:
+        """The id of `<cls>`."""
         return self.ids["<cls>"]
 
     @property
     def sep(self) -> int:
+        """The id of `<sep>`."""
         return self.ids["<sep>"]
 
     @property
     def mask(self) -> int:
+        """The id of `<mask>`, which stands for a hidden token."""
         return self.ids["<mask>"]
 
     @property

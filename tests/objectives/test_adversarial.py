@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.objectives.shaken import shaken
 
 from bothways.batch import RESERVED_TOKENS, Example, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
-from bothways.model import LanguageModel, ModelConfig, Shape, cost
+from bothways.model import ModelConfig, Shape, cost
 from bothways.objectives import make
 from bothways.objectives.lots import gumbels
 from bothways.visibility import causal, make_fields
@@ -25,14 +26,8 @@ def text(length, seed=0):
 
 
 def network(objective, spread=0.3):
-    torch.manual_seed(0)
     config = ModelConfig(Shape(PLAIN.size, 16, layers=2, heads=2), companions=objective.companions)
-    model = LanguageModel(config).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(0, spread)
-    return model
+    return shaken(config, spread)
 
 
 def examples(objective, n=4, progress=1.0):

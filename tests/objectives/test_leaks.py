@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.objectives.shaken import shaken
 
 from bothways.batch import Companion, Example, Key, Vocabulary, Window, pack
 from bothways.model import LanguageModel, ModelConfig, Position, Shape
@@ -33,15 +34,8 @@ STACKS = {
 
 
 def network(objective, stack) -> LanguageModel:
-    torch.manual_seed(0)
     towers = 2 if objective.stack == "two towers" else 0
-    config = ModelConfig(Shape(PLAIN.size, 16, layers=2, source_layers=towers, heads=2), **STACKS[stack])
-    model = LanguageModel(config).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.4)
-    return model
+    return shaken(ModelConfig(Shape(PLAIN.size, 16, layers=2, source_layers=towers, heads=2), **STACKS[stack]))
 
 
 def windows(n: int, length: int = 12) -> list[Window]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tests.objectives.shaken import shaken
 
 from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
@@ -23,13 +24,7 @@ MASK = PLAIN.mask
 
 
 def network() -> LanguageModel:
-    torch.manual_seed(0)
-    model = LanguageModel(ModelConfig(Shape(PLAIN.size, 16, layers=3, heads=2))).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.4)
-    return model
+    return shaken(ModelConfig(Shape(PLAIN.size, 16, layers=3, heads=2)))
 
 
 @torch.no_grad()

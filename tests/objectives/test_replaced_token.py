@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tests.objectives.shaken import shaken
 
 from bothways.api import Model
 from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
@@ -35,14 +36,8 @@ def windows(n, length=24):
 
 
 def network(objective, **choices):
-    torch.manual_seed(0)
     config = ModelConfig(Shape(PLAIN.size, 32, layers=2, heads=4), companions=objective.companions, **choices)
-    model = LanguageModel(config).double().eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1 and not name.endswith("delta.weight"):
-                weight.normal_(0, 0.3)
-    return model
+    return shaken(config, 0.3, but="delta.weight")
 
 
 def judged(objective, model, row):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.objectives.shaken import shaken
 from tests.objectives.test_leaks import check
 from tests.training.small import prepare_small
 
@@ -233,13 +234,7 @@ def test_held_out_text_is_asked_in_pairs_too(prepared: Prepared):
 # --- through a network ---
 
 def network(objective) -> LanguageModel:
-    torch.manual_seed(0)
-    model = LanguageModel(ModelConfig(Shape(SIZE, 16, 2, heads=2), companions=objective.companions)).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(0, 0.4)
-    return model
+    return shaken(ModelConfig(Shape(SIZE, 16, 2, heads=2), companions=objective.companions))
 
 
 @pytest.mark.parametrize("objective", [NEXT, ORDER], ids=["next-sentence", "sentence-order"])

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.objectives.shaken import shaken
 
 from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
-from bothways.model import LanguageModel, ModelConfig, Shape, cost
+from bothways.model import ModelConfig, Shape, cost
 from bothways.objectives import make
 from bothways.objectives.noise import geometric_lengths, runs
 from bothways.visibility import bidirectional
@@ -30,14 +31,7 @@ def text(length, seed=0, words=None):
 
 
 def network(objective):
-    torch.manual_seed(0)
-    config = ModelConfig(Shape(PLAIN.size, 16, layers=2, heads=2), companions=objective.companions)
-    model = LanguageModel(config).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(0, 0.4)
-    return model
+    return shaken(ModelConfig(Shape(PLAIN.size, 16, layers=2, heads=2), companions=objective.companions))
 
 
 # --- the paper's numbers ---

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tests.objectives.shaken import shaken
 
 from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
 from bothways.decoding import interpolate as latents
@@ -31,14 +32,8 @@ def text(length, seed=0):
 
 
 def network(objective, spread=0.4, width=16):
-    torch.manual_seed(0)
-    config = ModelConfig(Shape(PLAIN.size, width, layers=2, source_layers=1, heads=2), companions=objective.companions)
-    model = LanguageModel(config).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(0, spread)
-    return model
+    shape = Shape(PLAIN.size, width, layers=2, source_layers=1, heads=2)
+    return shaken(ModelConfig(shape, companions=objective.companions), spread)
 
 
 def examples(objective, n=4, progress=1.0):

@@ -71,6 +71,7 @@ class NGram:
 
     @property
     def name(self) -> str:
+        """What tables and reports call it."""
         return f"{self.order}-gram, Kneser-Ney"
 
     def log_probs(self, ids: np.ndarray) -> np.ndarray:

@@ -40,11 +40,14 @@ class PairLike(Protocol):
     """A minimal pair (`bothways.text.pairs.Pair`)."""
 
     @property
-    def good(self) -> str: ...
+    def good(self) -> str:
+        """The text that should be likelier."""
     @property
-    def bad(self) -> str: ...
+    def bad(self) -> str:
+        """The text that should be less likely."""
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """The rule that tells them apart."""
 
 
 def minimal_pairs(trained: Trained, pairs: Sequence[PairLike], *, rules: Sequence[str] | None = None,

@@ -43,6 +43,7 @@ class Way:
 
     @property
     def trained(self) -> bool:
+        """Whether the network was trained to be called so."""
         return self.mode is not None
 
 

@@ -106,6 +106,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
+        """Seconds since this began."""
         return time.perf_counter() - self._start
 
 

@@ -133,18 +133,22 @@ class ModelConfig:
 
     @property
     def stack(self) -> Literal["one tower", "two towers"]:
+        """How many towers the shape has."""
         return "two towers" if self.shape.source_layers else "one tower"
 
     @property
     def head_size(self) -> int:
+        """Numbers of a head: as given, or the width's share."""
         return self.shape.head_size or self.shape.width // self.shape.heads
 
     @property
     def key_heads(self) -> int:
+        """Heads of keys and values: as given, or as many as of queries."""
         return self.shape.key_heads or self.shape.heads
 
     @property
     def inner(self) -> int:
+        """Width of the feed-forward part: as given, 4 times the width, or 8/3 of it (gated) in whole 32s."""
         if self.shape.inner:
             return self.shape.inner
         if self.feed_forward.kind == "plain":

@@ -50,6 +50,7 @@ class _Look(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, pairs: Tensor | None, heads: int, plan: Plan, scale: float, dropout: float,
                 turn: Turn | None, *biases: Tensor) -> Tensor:
+        """What every call reads, laid back into the row: (N, heads, width) as `plan.queries` orders it."""
         asking, told = slots_of(queries, plan.queries), None if pairs is None else slots_of(pairs, plan.keys)
         turning = None if turn is None else (slots_of(turn[0], plan.queries), slots_of(turn[1], plan.queries))
         shared = (queries.shape[1] - heads if told is None else told.shape[1]) // 2
@@ -70,6 +71,7 @@ class _Look(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of queries, pairs and biases, call by call, from the weights that were kept."""
         plan, heads, shared = ctx.plan, ctx.heads, ctx.shared
         saved = ctx.saved_tensors
         turning = saved[-2:] if ctx.turned else None

@@ -33,6 +33,7 @@ class _GeluTanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        """The activation; where a gradient is wanted, its slope is kept."""
         a = 2 * math.sqrt(2 / math.pi)
         b = 0.044715 * a
         inputs = inputs.contiguous()
@@ -55,6 +56,7 @@ class _GeluTanh(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """The gradient times the slope."""
         slope, = ctx.saved_tensors
         return grad * slope
 
@@ -91,6 +93,7 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, fused: Tensor, activation: str) -> Tensor:
+        """up * activation(gate): half as wide as what comes in."""
         up, gate = fused.chunk(2, dim=-1)
         opened = ACTIVATIONS[activation](gate)
         ctx.save_for_backward(fused, opened)
@@ -100,6 +103,7 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Both halves' gradients in one tensor."""
         fused, opened = ctx.saved_tensors
         up, gate = fused.chunk(2, dim=-1)
         both = torch.empty_like(fused)

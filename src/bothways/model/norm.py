@@ -42,6 +42,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """y, of the shape and type of the states."""
         exact = torch.promote_types(states.dtype, torch.float32)
         length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=exact)
         inverse = length.square_().div_(states.shape[-1]).add_(epsilon).rsqrt_()
@@ -51,6 +52,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """dx and dw."""
         states, weight, inverse = ctx.saved_tensors
         width = states.shape[-1]
         scale = inverse.to(states.dtype)

@@ -6,10 +6,28 @@ import numpy as np
 
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
+from bothways.objectives.base import Objective
 from bothways.objectives.next_token import with_begin
 
 MARKS = ("<bos>", "<eos>", "<sep>")
 THOUGHT = ("<think>", "</think>")
+
+
+class Answering(Objective):
+    """An objective that learns to answer: it reads turns that nobody cut, and what it writes answers a prompt."""
+
+    decoding = "left_to_right"
+    tokens = MARKS
+    reads_turns = True
+
+    @property
+    def thought(self) -> tuple[int, int] | None:
+        found = [self.vocabulary.ids.get(name) for name in THOUGHT]
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+    @property
+    def replies(self) -> bool:
+        return True
 
 
 def answered(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -45,9 +63,3 @@ def need_marks(objective: str, ids: np.ndarray, vocabulary: Vocabulary) -> None:
     if not (ids == vocabulary.sep).any():
         raise BothwaysError(f"objective '{objective}' learns answers, but found a text without a question (no <sep> in "
                             "it): read records with questions and answers by text.cut: turns")
-
-
-def thought_ids(vocabulary: Vocabulary) -> tuple[int, int] | None:
-    """The ids that open and close a thought; none for a tokenizer without them."""
-    found = [vocabulary.ids.get(name) for name in THOUGHT]
-    return None if found[0] is None or found[1] is None else (found[0], found[1])

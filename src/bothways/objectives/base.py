@@ -23,13 +23,15 @@ class Output(Protocol):
     """What a loss needs of a network's output: the state of each input, (N, D)."""
 
     @property
-    def states(self) -> Tensor: ...
+    def states(self) -> Tensor:
+        """The state of each input: (N, D)."""
 
 
 class Heads(Protocol):
     """What scoring needs of a network: its heads."""
 
-    def logits(self, states: Tensor, head: str = "tokens") -> Tensor: ...
+    def logits(self, states: Tensor, head: str = "tokens") -> Tensor:
+        """Scores of states (T, D) by a head."""
 
 
 class Network(Heads, Protocol):

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from bothways.batch import Example, Key, Vocabulary, Window
-from bothways.objectives.answers import MARKS, THOUGHT, answered, asked, need_marks, thinking, thought_ids
-from bothways.objectives.base import Mode, Objective, Profile, ask, example
+from bothways.objectives.answers import MARKS, THOUGHT, Answering, answered, asked, need_marks, thinking
+from bothways.objectives.base import Mode, Profile, ask, example
 from bothways.objectives.next_token import MODE
 from bothways.objectives.options import flag, need_tokens
 from bothways.visibility import causal
 
 
 @dataclass(frozen=True)
-class Instruct(Objective):
+class Instruct(Answering):
     """Mean of -log p(x_k | x_<k) over the tokens k of the answers in `<bos> q <sep> a <eos> q <sep> a <eos> ...`.
 
     What a system is told and what a user says is closed by `<sep>`, an answer by `<eos>`, which is learned with it;
@@ -30,9 +30,7 @@ class Instruct(Objective):
     name = "instruct"
     summary = "read a conversation, predict each token of the answers from those before it"
     source = "Ouyang et al. 2022 (InstructGPT), section 3.5, arXiv 2203.02155; thoughts: arXiv 2501.12948"
-    decoding = "left_to_right"
     tokens = (*MARKS, *THOUGHT)
-    reads_turns = True
 
     def __post_init__(self) -> None:
         need_tokens(self.name, self.vocabulary, self.tokens)
@@ -46,14 +44,6 @@ class Instruct(Objective):
     def profile(self) -> Profile:
         """For answers as long as their questions: what a text holds is known only when it is read."""
         return Profile(causal, asked=0.5)
-
-    @property
-    def thought(self) -> tuple[int, int] | None:
-        return thought_ids(self.vocabulary)
-
-    @property
-    def replies(self) -> bool:
-        return True
 
     def corrupt(self, window: Window, key: Key) -> Example:
         ids = window.ids

@@ -72,6 +72,7 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor, with_z: bool) -> tuple[Tensor, Tensor]:
+        """The weighted sum of -log p(target), and the sum of log(Z)^2 or 0."""
         exact = torch.promote_types(logits.dtype, torch.float32)
         wanted = ctx.needs_input_grad[0]
         probabilities = torch.empty_like(logits) if wanted else None
@@ -98,6 +99,7 @@ class _TokenLosses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient of the logits, from the kept probabilities."""
         grad_nll, grad_z = grads
         probabilities, targets, weights, log_z = ctx.saved_tensors
         per_target = (grad_nll * weights).to(log_z.dtype)

@@ -9,8 +9,8 @@ import numpy as np
 
 from bothways.batch import Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
-from bothways.objectives.answers import MARKS, asked, need_marks, thought_ids
-from bothways.objectives.base import Mode, Objective, Profile, ask, example
+from bothways.objectives.answers import Answering, asked, need_marks
+from bothways.objectives.base import Mode, Profile, ask, example
 from bothways.objectives.next_token import with_begin
 from bothways.objectives.options import need_tokens
 from bothways.objectives.prefix import MODE as PREFIX
@@ -20,7 +20,7 @@ from bothways.visibility import causal, prefix
 
 
 @dataclass(frozen=True)
-class Pairs(Objective):
+class Pairs(Answering):
     """Sum of -log p(y_k | y_<k, x) over the target y of a source x, `<eos>` included; nothing is asked of the source.
 
     A window is `<bos> x <sep> y <eos>`, cut by nobody (`text.cut: turns`); in a longer conversation y is the last
@@ -37,9 +37,6 @@ class Pairs(Objective):
     summary = "read a source from both sides, write its target"
     source = "Sutskever et al. 2014, arXiv 1409.3215; with a prefix: Raffel et al. 2020 (T5), section 3.2.1"
     stack = "two towers"
-    decoding = "left_to_right"
-    tokens = MARKS
-    reads_turns = True
 
     def __post_init__(self) -> None:
         need_tokens(self.name, self.vocabulary, self.tokens)
@@ -56,14 +53,6 @@ class Pairs(Objective):
     def profile(self) -> Profile:
         """For a target as long as its source: what pairs are is known only when they are read."""
         return Profile(prefix, asked=0.5) if self.towers == 1 else Profile(causal, 0.5, 0.5, 0.5)
-
-    @property
-    def thought(self) -> tuple[int, int] | None:
-        return thought_ids(self.vocabulary)
-
-    @property
-    def replies(self) -> bool:
-        return True
 
     def corrupt(self, window: Window, key: Key) -> Example:
         ids = window.ids

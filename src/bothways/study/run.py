@@ -72,6 +72,7 @@ class _Runner:
             self.context.set_forkserver_preload(["bothways.study.worker"])
 
     def run(self) -> Outcome:
+        """Work until no run is left, each in a process of its own; what was done and what failed."""
         start = time.monotonic()
         # 1. what is left to do; failures are tried again
         self.waiting = [job for job in (*self.first, *self.jobs) if not self._done(job)]
