@@ -19,19 +19,17 @@ import numpy as np
 import torch
 
 import peers
-from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
-from bothways.errors import BothwaysError
+from bothways.batch import Key, Vocabulary, Window, pack
 from bothways.model import LanguageModel, ModelConfig, Shape
 from bothways.model.allocator import keep_memory
 from bothways.objectives import Objective, known, make
 from bothways.objectives.loss import cross_entropy
 from bothways.study.sizes import CPU_THREAD_FLOPS, choose
+from bothways.text.tokenizer import TokenizerConfig
 from bothways.training.data import corrupted
 from train_speed import Updater
 
 WINDOWS, LENGTH = 32, 512
-SHORTER = (LENGTH, LENGTH // 2, LENGTH // 4)
-"""Lengths to try: an objective that needs a sentinel for each span may refuse the longest."""
 TRAINED = 4
 """Windows of the network's step: the demo's batch of 2,048 tokens."""
 SPECS = {"mixture": "next-token + masked-next"}
@@ -40,38 +38,34 @@ WANTED = 20.0
 
 
 def vocabulary(size: int) -> Vocabulary:
-    """Ordinary tokens of which three in four begin a word and one in twenty ends a sentence, as in English."""
-    plain = Vocabulary.plain(size)
+    """Ordinary tokens of which three in four begin a word and one in twenty ends a sentence, as in English; and as many
+    sentinels as a tokenizer trained for such windows has."""
+    plain = Vocabulary.plain(size, TokenizerConfig(size=size).sentinels(LENGTH))
     ids = np.arange(size)
     return replace(plain, starts_word=~plain.special & (ids % 4 != 0), ends_sentence=~plain.special & (ids % 20 == 0))
 
 
-def windows(words: Vocabulary, length: int) -> list[Window]:
-    """As many tokens as a batch has, each window a document of its own."""
+def windows(words: Vocabulary, turns: bool = False) -> list[Window]:
+    """A batch, each window a document of its own; with `turns` the first half of it is a question."""
     rng = np.random.default_rng(0)
-    return [Window(np.concatenate(([words.bos], rng.integers(len(RESERVED_TOKENS), words.size, length - 2),
-                                   [words.eos])), document=i, index=i)
-            for i in range(WINDOWS * LENGTH // length)]
+    made = []
+    for i in range(WINDOWS):
+        ids = np.concatenate(([words.bos], rng.integers(len(words.ids), words.size, LENGTH - 2), [words.eos]))
+        if turns:
+            ids[LENGTH // 2] = words.sep
+        made.append(Window(ids, document=i, index=i))
+    return made
 
 
-def preparing(objective: Objective) -> tuple[Callable[[], object], int]:
-    """One batch of this objective, new noise every time, and how long its windows are."""
+def preparing(objective: Objective) -> Callable[[], object]:
+    """One batch of this objective, new noise every time."""
+    batch = windows(objective.vocabulary, objective.reads_turns)
     epoch = iter(range(1 << 30))
-    for length in SHORTER:
-        batch = windows(objective.vocabulary, length)
 
-        def step(batch: list[Window] = batch) -> object:
-            now = next(epoch)
-            return pack(corrupted(objective, batch, window, Key(0, now, window.index)) for window in batch)
-        try:
-            for _ in range(4):
-                step()
-        except BothwaysError:
-            if length == SHORTER[-1]:
-                raise
-        else:
-            return step, length
-    raise AssertionError
+    def step() -> object:
+        now = next(epoch)
+        return pack(corrupted(objective, batch, window, Key(0, now, window.index)) for window in batch)
+    return step
 
 
 def training(words: Vocabulary, precision: str) -> Callable[[], object]:
@@ -80,7 +74,7 @@ def training(words: Vocabulary, precision: str) -> Callable[[], object]:
     network = LanguageModel(ModelConfig(Shape(words.size, size.width, size.layers, heads=size.heads)))
     network = network.to(getattr(torch, precision)).train()
     updater, objective = Updater(network.parameters()), make("next-token", words)
-    (row,) = pack(objective.corrupt(window, Key(0, 0, window.index)) for window in windows(words, LENGTH)[:TRAINED])
+    (row,) = pack(objective.corrupt(window, Key(0, 0, window.index)) for window in windows(words)[:TRAINED])
 
     def step() -> None:
         part, = cross_entropy(network.logits, network(row, only_asked=True).states, row)
@@ -101,8 +95,7 @@ def main() -> None:
     print(*(f"{name}: {value}" for name, value in peers.hardware().items()), sep="; ")
     # 1. everyone in turn
     specs = arguments.only or [SPECS.get(name, name) for name in known()]
-    made = {spec: preparing(make(spec, words)) for spec in specs}
-    steps = {spec: step for spec, (step, _) in made.items()}
+    steps = {spec: preparing(make(spec, words)) for spec in specs}
     networks = {f"network, {precision}": training(words, precision) for precision in ("float32", "bfloat16")}
     seconds = peers.interleave({**steps, **networks}, arguments.rounds, warm=2, per_round=1,
                                clock=time.process_time)
@@ -111,15 +104,14 @@ def main() -> None:
     fastest = min(per_token, key=lambda name: float(np.median(per_token[name])))
     rows, result = [], {}
     for spec in sorted(specs, key=lambda spec: -float(np.median(seconds[spec]))):
-        tokens, length = WINDOWS * LENGTH, made[spec][1]
-        ratio = peers.ratio(per_token[fastest], np.array(seconds[spec]) / tokens)
-        examples, rate = (peers.median_rate(work, seconds[spec]) for work in (tokens / length, tokens))
-        rows.append((f"`{spec}`", length, f"{examples:,.0f}", f"{rate:,.0f}", ratio,
+        ratio = peers.ratio(per_token[fastest], np.array(seconds[spec]) / (WINDOWS * LENGTH))
+        examples = peers.median_rate(WINDOWS, seconds[spec])
+        rows.append((f"`{spec}`", f"{examples:,.0f}", f"{LENGTH * examples:,.0f}", ratio,
                      "" if ratio.value >= WANTED else "slow"))
-        result[spec] = {"window": length, "examples_per_second": examples, "tokens_per_second": rate, "ratio": ratio}
+        result[spec] = {"examples_per_second": examples, "tokens_per_second": LENGTH * examples, "ratio": ratio}
     trained = peers.median_rate(TRAINED * LENGTH, seconds[fastest])
     print(f"the {fastest} trains on {trained:,.0f} tokens/s")
-    print(*peers.table(rows, ("objective", "window", "examples/s", "tokens/s", "times the network", "")), sep="\n")
+    print(*peers.table(rows, ("objective", "examples/s", "tokens/s", "times the network", "")), sep="\n")
     print("written to", peers.save("corruption_speed", {
         "rounds": arguments.rounds, "network": fastest, "network_tokens_per_second": trained, "objectives": result,
         "seconds": seconds, "allocator_keeps_memory": kept}))

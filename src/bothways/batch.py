@@ -6,6 +6,8 @@ end into one flat row, each in a `document` of its own, so that `visibility & sa
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -17,12 +19,18 @@ from torch import Tensor
 from bothways.visibility import Visibility, make_fields, same_document
 
 IntArray = np.ndarray
-SENTINELS = 32
+SENTINELS, MOST_SENTINELS = 32, 256
+"""How many sentinels a tokenizer carries at least, and how many one that is trained for long windows carries."""
 RESERVED_TOKENS: tuple[str, ...] = (
     "<pad>", "<bos>", "<eos>", "<unk>", "<cls>", "<sep>", "<mask>", "<R>", "<S>", "<X>", "<think>", "</think>",
     *(f"<extra_{i}>" for i in range(SENTINELS)),
 )
 """Every tokenizer carries these first, in this order, so any text can be trained with any objective."""
+
+
+def reserved_tokens(sentinels: int = SENTINELS) -> tuple[str, ...]:
+    """The reserved tokens of a tokenizer with so many sentinels: all that every one carries, then the further ones."""
+    return RESERVED_TOKENS + tuple(f"<extra_{i}>" for i in range(SENTINELS, sentinels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +80,17 @@ class Vocabulary:
         """The id of `<mask>`, which stands for a hidden token."""
         return self.ids["<mask>"]
 
-    @property
+    @functools.cached_property
     def sentinels(self) -> tuple[int, ...]:
-        """The ids of `<extra_0>`, `<extra_1>`, ... in that order."""
-        return tuple(self.ids[f"<extra_{i}>"] for i in range(SENTINELS) if f"<extra_{i}>" in self.ids)
+        """The ids of `<extra_0>`, `<extra_1>`, ... in that order, up to the first that is missing."""
+        names = (f"<extra_{i}>" for i in itertools.count())
+        return tuple(self.ids[name] for name in itertools.takewhile(self.ids.__contains__, names))
 
     @classmethod
-    def plain(cls, size: int) -> Vocabulary:
-        """A vocabulary without text: the reserved tokens, then `size - len(RESERVED_TOKENS)` one-byte words."""
-        ids = {name: i for i, name in enumerate(RESERVED_TOKENS)}
-        special = np.arange(size) < len(RESERVED_TOKENS)
+    def plain(cls, size: int, sentinels: int = SENTINELS) -> Vocabulary:
+        """A vocabulary without text: the reserved tokens, and one-byte words for the rest of `size`."""
+        ids = {name: i for i, name in enumerate(reserved_tokens(sentinels))}
+        special = np.arange(size) < len(ids)
         return cls(size, ids, special, ~special, np.zeros(size, bool), np.where(special, 0, 1))
 
 

@@ -121,11 +121,16 @@ def test_a_trained_tokenizer_and_a_given_one(source, tmp_path):
     assert prepare(source, tmp_path / "bytes", tokenizer=BYTES, window=32).report["bytes_per_token"] == 1
 
 
+def test_a_tokenizer_is_trained_for_its_windows(source, tmp_path):
+    long = prepare(source, tmp_path / "long", tokenizer=TokenizerConfig("bpe", 640), window=160)
+    assert len(long.tokenizer.vocabulary.sentinels) == 40
+
+
 def test_the_tokenizer_sees_an_even_bounded_sample(source, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SAMPLE_BYTES", 3_000)
     seen = []
     train = Tokenizer.train
-    monkeypatch.setattr(Tokenizer, "train", lambda texts, kind, size: seen.extend(texts) or train(seen, kind, size))
+    monkeypatch.setattr(Tokenizer, "train", lambda texts, *how, **more: seen.extend(texts) or train(seen, *how, **more))
     prepared = prepare(source, tmp_path / "out", tokenizer=TokenizerConfig("bpe", 320), window=32, held_out=0.4)
     assert 500 < sum(len(text.encode()) for text in seen) <= 3_000
     numbers = [int(text.split()[1]) for text in seen]

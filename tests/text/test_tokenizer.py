@@ -108,6 +108,26 @@ def test_bytes_have_no_merges():
     assert len(TRAINED["bytes"].encode("schön")) == 6
 
 
+@pytest.mark.parametrize(("kind", "size", "window", "sentinels"), [
+    ("bpe", 1024, 128, 32), ("bpe", 1024, 256, 64), ("bpe", 1024, 512, 96), ("bpe", 4096, 512, 128),
+    ("unigram", 65536, 4096, 256), ("bpe", 300, 4096, 32), ("wordpiece", 556, 4096, 32), ("bytes", 4096, 4096, 32)])
+def test_long_windows_get_more_sentinels_where_the_vocabulary_has_room(kind, size, window, sentinels):
+    assert TokenizerConfig(kind, size).sentinels(window) == sentinels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_further_sentinels_are_reserved_tokens_like_the_others(kind, tmp_path):
+    Tokenizer.train(TEXTS, kind, 620, sentinels=40).save(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.kind == kind and tokenizer.reserved == (*RESERVED_TOKENS, *(f"<extra_{i}>" for i in range(32, 40)))
+    vocabulary = tokenizer.vocabulary
+    assert vocabulary.sentinels == tuple(range(12, 52))
+    assert np.flatnonzero(vocabulary.special).tolist() == list(range(52))
+    assert not vocabulary.n_bytes[:52].any() and vocabulary.n_bytes[52:].all()
+    ids = tokenizer.encode("a<extra_39> cat")
+    assert 51 in ids and tokenizer.decode(ids) == "a cat" and tokenizer.decode(ids, False) == "a<extra_39> cat"
+
+
 @pytest.mark.parametrize(("kind", "size", "words"), [("bpe", 299, "300"), ("wordpiece", 555, "556"),
                                                       ("bpf", 4096, "did you mean 'bpe'")])
 def test_what_cannot_be_trained_is_refused(kind, size, words):

@@ -9,7 +9,7 @@ from bothways.errors import BothwaysError
 from bothways.objectives.base import Objective
 from bothways.objectives.next_token import with_begin
 
-MARKS = ("<bos>", "<eos>", "<sep>")
+MARKS: tuple[str, ...] = ("<bos>", "<eos>", "<sep>")
 THOUGHT = ("<think>", "</think>")
 
 

@@ -92,16 +92,31 @@ def runs(hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
 
 
+def inside(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The places in these spans, span after span: (sum of lengths,) int64."""
+    offsets = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
+
+
+def inserted(ids: np.ndarray, places: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """The text with a mark before the token at each place, in rising order: (L + S,) int64."""
+    at = places + np.arange(len(places))
+    own = np.ones(len(ids) + len(marks), dtype=bool)
+    own[at] = False
+    text = np.empty(len(own), dtype=np.int64)
+    text[at], text[own] = marks, ids
+    return text
+
+
 def collapse(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """The text with each span replaced by its mark; a span of length 0 inserts one: (L',) int64."""
-    hidden = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.add.at(hidden, starts, 1)
-    np.add.at(hidden, starts + lengths, -1)
-    kept = np.cumsum(hidden)[:-1] == 0
-    places = np.concatenate((np.flatnonzero(kept), starts))
-    # a mark goes before the token that stands at its place: ties are broken by the mark's lower second key
-    rank = np.concatenate((np.ones(int(kept.sum()), np.int64), np.zeros(len(starts), np.int64)))
-    return np.concatenate((ids[kept], marks))[np.lexsort((rank, places))]
+    """The text with each span replaced by its mark; a span of length 0 inserts one: (L',) int64.
+
+    Args:
+        starts, lengths: (S,) of spans in rising order, none of which lies in another.
+    """
+    kept = np.ones(len(ids), dtype=bool)
+    kept[inside(starts, lengths)] = False
+    return inserted(ids[kept], starts - np.cumsum(lengths) + lengths, marks)
 
 
 def some(places: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,7 @@ from bothways.batch import Example, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, Objective, Profile
 from bothways.objectives.next_token import with_begin
-from bothways.objectives.noise import composition, runs
+from bothways.objectives.noise import composition, inside, runs
 from bothways.objectives.options import at_least, flag, need_tokens, share
 from bothways.objectives.two_towers import MODE, begun, closed, into_blanks, sentinels, spelled_out
 from bothways.visibility import causal
@@ -84,8 +84,8 @@ class SpanCorruption(Objective):
         starts, lengths = self.spans(len(ids) - first, rng)
         self._sentinels(len(starts) + 1, f"a window of {len(ids)} tokens, with one span cut by its end,")
         hidden = np.zeros(len(ids) - first, dtype=bool)
-        hidden[np.arange(lengths.sum()) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)] = True
-        starts, ends = runs(np.roll(hidden, rng.integers(len(hidden))))
+        hidden[(inside(starts, lengths) + rng.integers(len(hidden))) % len(hidden)] = True
+        starts, ends = runs(hidden)
         return starts + first, ends - starts
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:

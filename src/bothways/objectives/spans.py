@@ -12,7 +12,7 @@ from bothways.batch import Ask, Companion, Example, Key, Vocabulary, Window
 from bothways.objectives.base import Mode, Network, Objective, Output, Part, Profile, ask, example
 from bothways.objectives.loss import cross_entropy, token_losses
 from bothways.objectives.masked import read_shares
-from bothways.objectives.noise import geometric_lengths, place_spans, replaced, stochastic_round
+from bothways.objectives.noise import geometric_lengths, inside, place_spans, replaced, stochastic_round
 from bothways.objectives.options import at_least, need_ordinary, need_tokens, share, whole
 from bothways.visibility import bidirectional
 
@@ -80,7 +80,7 @@ class Spans(Objective):
         starts, lengths = self.spans(ids, rng)
         # 1. each span is replaced as one
         number = np.repeat(np.arange(len(starts)), lengths)
-        places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+        places = inside(starts, lengths)
         ordinary = np.flatnonzero(~self.vocabulary.special)
         shares = read_shares(self.name, self.replace)
         corrupted = replaced(ids, places, shares, self.vocabulary.mask, ordinary, rng, number)

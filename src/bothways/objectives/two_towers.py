@@ -9,7 +9,7 @@ import numpy as np
 from bothways.batch import Example, Vocabulary
 from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, ask, example
-from bothways.objectives.noise import collapse
+from bothways.objectives.noise import collapse, inserted, inside
 from bothways.visibility import bidirectional, causal
 
 MODE = Mode("encoder-decoder", causal, predicts="next", likelihood="exact")
@@ -71,10 +71,8 @@ def spelled_out(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, marks:
     """
     source = closed(collapse(ids, starts, lengths, marks), vocabulary)
     # 1. the target: each sentinel before its span
-    total = int(lengths.sum())
     offsets = np.cumsum(lengths) - lengths
-    spanned = ids[np.arange(total) + np.repeat(starts - offsets, lengths)]
-    target = np.concatenate((np.insert(spanned, offsets, marks), [vocabulary.eos]))
+    target = np.concatenate((inserted(ids[inside(starts, lengths)], offsets, marks), [vocabulary.eos]))
     # 2. what is asked: all of it, or the contents
     asked = np.ones(len(target), bool)
     if contents_only:

@@ -23,6 +23,8 @@ PAPER: tuple[Denoiser, ...] = (("R", 3.0, 0.15), ("R", 8.0, 0.15), ("S", None, 0
 """The paper's seven (table 1): regular, sequential and extreme ones."""
 LONG, MUCH = 12, 0.3
 """From this span length or this share on the paper calls a denoiser extreme."""
+ALL = float("inf")
+"""The mean length that makes one span of all that is hidden."""
 DENOISER = 19
 """Salt of the sequence that picks denoisers."""
 
@@ -80,16 +82,13 @@ class UL2(Objective):
         return self.denoisers[int(spread(key, BRONZE, DENOISER) * len(self.denoisers))]
 
     def corrupt(self, window: Window, key: Key) -> Example:
-        kind, mean, rate = denoiser = self.chosen(key)
-        # a mean as long as the text makes one span, and span corruption puts the last span at the end
-        spans = replace(self._spans, rate=rate, mean_span=float(mean or max(1, len(window.ids))),
-                        roll=self.roll and mean is not None)
+        denoiser = self.chosen(key)
         try:
-            told = spans.corrupt(window, key)
+            told = self._hiding[denoiser].corrupt(window, key)
         except BothwaysError as error:
             raise BothwaysError(f"objective '{self.name}': among its denoisers {denoiser!r} does not suit this text: "
                                 f"{error}") from None
-        return self._laid(told, kind)
+        return self._laid(told, denoiser[0])
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
         """The question as spans, in the mode that hides as much: <S> for one suffix, <X> from 12 tokens a span or 30%
@@ -113,6 +112,13 @@ class UL2(Objective):
     def _spans(self) -> SpanCorruption:
         """Who knows the format."""
         return SpanCorruption(self.vocabulary)
+
+    @functools.cached_property
+    def _hiding(self) -> dict[Denoiser, SpanCorruption]:
+        """The span corruption behind each denoiser. S has one span, which always stands at the end."""
+        return {(kind, mean, rate): replace(self._spans, rate=rate, mean_span=ALL if mean is None else mean,
+                                            roll=self.roll and mean is not None)
+                for kind, mean, rate in self.denoisers}
 
     def _laid(self, told: Example, kind: str) -> Example:
         """Span corruption's Example with the mode token; for one tower with the target laid behind the source."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bothways.batch import RESERVED_TOKENS, Example
+from bothways.batch import MOST_SENTINELS, Example
 from bothways.objectives.base import Objective
 from bothways.visibility import (
     AllOf,
@@ -35,7 +35,7 @@ from bothways.visibility import (
 
 Pieces = Callable[[Iterable[int]], Sequence[str]]
 """Token ids to printable strings: `Tokenizer.pieces`."""
-STANDS_FOR_SOMETHING = frozenset({"<mask>", *(token for token in RESERVED_TOKENS if token.startswith("<extra_"))})
+STANDS_FOR_SOMETHING = frozenset({"<mask>", *(f"<extra_{i}>" for i in range(MOST_SENTINELS))})
 
 
 class Asked(NamedTuple):

@@ -108,7 +108,8 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
             survey = _survey(documents(), held_out, seed,
                              0 if isinstance(tokenizer, Tokenizer) else SAMPLE_BYTES)
             if isinstance(tokenizer, TokenizerConfig):
-                tokenizer = Tokenizer.train(survey.sample, tokenizer.kind, tokenizer.size)
+                tokenizer = Tokenizer.train(survey.sample, tokenizer.kind, tokenizer.size,
+                                            sentinels=tokenizer.sentinels(window))
             report = _write(documents(), survey, aside, tokenizer, window, smoothing, cut)
         tokens, name = cast(int, report["train_tokens"]), _name(source)
         if (tokens < window and cut != "turns") or not report["valid_tokens"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from bothways.batch import RESERVED_TOKENS, Vocabulary
+from bothways.batch import MOST_SENTINELS, RESERVED_TOKENS, SENTINELS, Vocabulary, reserved_tokens
 from bothways.errors import BothwaysError, nearest
 
 Kind = Literal["bpe", "wordpiece", "unigram", "bytes"]
@@ -24,8 +25,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _CONTINUES = "\u203f"
 """Marks a WordPiece piece that continues a word; not in the byte alphabet, so it is never mistaken for text."""
-_SMALLEST = {"bpe": len(RESERVED_TOKENS) + 256, "unigram": len(RESERVED_TOKENS) + 256,
-             "wordpiece": len(RESERVED_TOKENS) + 512, "bytes": len(RESERVED_TOKENS) + 256}
+_BASIC = {"bpe": 256, "unigram": 256, "wordpiece": 512, "bytes": 256}
+"""Ids that a kind needs beside the reserved ones: every byte, and twice for WordPiece."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,25 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise BothwaysError(f"unknown tokenizer kind '{self.kind}' {nearest(self.kind, KINDS)}")
-        if self.kind != "bytes" and self.size < _SMALLEST[self.kind]:
-            raise BothwaysError(f"a {self.kind} tokenizer needs a vocabulary of at least {_SMALLEST[self.kind]} "
-                                f"({len(RESERVED_TOKENS)} reserved tokens and every byte), not {self.size}")
+        _check_size(self.kind, self.size, SENTINELS)
+
+    def sentinels(self, window: int) -> int:
+        """How many sentinels it carries for windows of so many tokens.
+
+        The densest published spans need one for six tokens (UL2, arXiv 2205.05131, table 1) and hidden single tokens
+        one for eight with much spread (T5's baseline), so a quarter of the window is enough; T5 has 100 for 512. They
+        take an eighth of the ids that are not bytes at most, and `MOST_SENTINELS`, which does for 1,024 tokens.
+        """
+        room = 0 if self.kind == "bytes" else self.size - _BASIC[self.kind]
+        return max(SENTINELS, min(window // 4, room // 8, MOST_SENTINELS))
+
+
+def _check_size(kind: Kind, size: int, sentinels: int) -> None:
+    """Refuse a vocabulary that does not hold the reserved tokens and every byte."""
+    reserved = len(reserved_tokens(sentinels))
+    if kind != "bytes" and size < reserved + _BASIC[kind]:
+        raise BothwaysError(f"a {kind} tokenizer needs a vocabulary of at least {reserved + _BASIC[kind]} ({reserved} "
+                            f"reserved tokens and every byte), not {size}")
 
 
 class Tokenizer:
@@ -55,14 +72,16 @@ class Tokenizer:
         if missing:
             raise BothwaysError(f"this tokenizer does not carry the reserved tokens first: '{missing[0]}' is not id "
                                 f"{RESERVED_TOKENS.index(missing[0])}, so train one with bothways instead")
+        self.reserved = reserved_tokens(next(count for count in itertools.count(SENTINELS)
+                                             if core.token_to_id(f"<extra_{count}>") != len(reserved_tokens(count))))
         self._words = isinstance(core.model, models.WordLevel)
         self._plain: tokenizers.Tokenizer | None = None
 
     # --- making one ---
 
     @classmethod
-    def train(cls, texts: Iterable[str], kind: Kind = "bpe", size: int = 4096) -> Tokenizer:
-        """A tokenizer of `kind` trained on `texts`, with at most `size` ids.
+    def train(cls, texts: Iterable[str], kind: Kind = "bpe", size: int = 4096, sentinels: int = SENTINELS) -> Tokenizer:
+        """A tokenizer of `kind` trained on `texts`, with at most `size` ids, so many `sentinels` among them.
 
         All kinds work on the 256 bytes of UTF-8 (Radford et al. 2019, section 2.2), so nothing is ever unknown:
         byte-pair merges (arXiv 1508.07909), WordPiece (longest match first), Unigram (arXiv 1804.10959), or `bytes`
@@ -73,7 +92,8 @@ class Tokenizer:
         """
         config = TokenizerConfig(kind, size)
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        reserved = list(RESERVED_TOKENS)
+        _check_size(config.kind, size, sentinels)
+        reserved = list(reserved_tokens(sentinels))
         if config.kind == "bytes":
             vocabulary = {name: i for i, name in enumerate([*reserved, *alphabet])}
             core = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -88,23 +108,28 @@ class Tokenizer:
             core.train_from_iterator(texts, trainers.UnigramTrainer(
                 vocab_size=size, special_tokens=reserved, initial_alphabet=alphabet, show_progress=False))
         else:
-            core = _train_wordpiece(texts, size, alphabet)
+            core = _train_wordpiece(texts, size, reserved, alphabet)
         core.pre_tokenizer = _bytes_first(longest=64 if config.kind == "wordpiece" else None)
         core.decoder = decoders.ByteLevel() if config.kind != "wordpiece" else decoders.Sequence(
             [decoders.Replace(_CONTINUES, ""), decoders.ByteLevel()])
-        return cls(_with_reserved(core))
+        return cls(_with_reserved(core, reserved))
 
     @classmethod
     def words(cls, text: str | Iterable[str]) -> Tokenizer:
         """A word-level tokenizer whose words are those of `text` itself (or the given words), in order of appearance.
 
-        It is what `see` uses without a model, and what the known source speaks. Unknown words become `<unk>`.
+        It is what `see` uses without a model, and what the known source speaks. Unknown words become `<unk>`. With a
+        text it carries as many sentinels as this text can need.
         """
-        pieces = re.findall(r"<\w+>|\w+|[^\w\s]+", text) if isinstance(text, str) else list(text)
-        words = [*RESERVED_TOKENS, *dict.fromkeys(piece for piece in pieces if piece not in RESERVED_TOKENS)]
+        pieces, sentinels = list(text), SENTINELS
+        if isinstance(text, str):
+            pieces = re.findall(r"<\w+>|\w+|[^\w\s]+", text)
+            sentinels = max(SENTINELS, min(len(pieces) // 4, MOST_SENTINELS))
+        reserved = reserved_tokens(sentinels)
+        words = [*reserved, *dict.fromkeys(piece for piece in pieces if piece not in reserved)]
         core = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
         core.pre_tokenizer = pre_tokenizers.Whitespace()
-        return cls(_with_reserved(core))
+        return cls(_with_reserved(core, reserved))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -165,7 +190,7 @@ class Tokenizer:
 
         Bytes that are not UTF-8 (a character cut in two) become U+FFFD.
         """
-        table, first = self._bytes, len(RESERVED_TOKENS)
+        table, first = self._bytes, len(self.reserved)
         known = [int(i) for i in ids]
         pieces = [table[i] for i in known if 0 <= i < len(table) and not (skip_reserved and i < first)]
         return (b" " if self._words else b"").join(pieces).decode("utf-8", errors="replace")
@@ -191,7 +216,7 @@ class Tokenizer:
     def kind(self) -> str:
         """bpe, wordpiece, unigram, bytes or words."""
         if isinstance(self.core.model, models.BPE):
-            return "bytes" if self.size == _SMALLEST["bytes"] else "bpe"
+            return "bytes" if self.size == len(self.reserved) + _BASIC["bytes"] else "bpe"
         return {"WordPiece": "wordpiece", "Unigram": "unigram", "WordLevel": "words"}[type(self.core.model).__name__]
 
     @functools.cached_property
@@ -205,7 +230,7 @@ class Tokenizer:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """What objectives may know of this tokenizer."""
-        size, first = self.size, len(RESERVED_TOKENS)
+        size, first = self.size, len(self.reserved)
         starts, ends, lengths = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.int64)
         capital = np.zeros(size, bool)
         for i, raw in enumerate(self._bytes):
@@ -216,7 +241,7 @@ class Tokenizer:
             capital[i] = starts[i] and text.strip()[:1].isupper()
             ends[i] = text.strip().rstrip("\"')]”’").endswith((".", "!", "?"))
             lengths[i] = len(raw) + self._words  # a word stands for itself and the space after it
-        return Vocabulary(size, {name: i for i, name in enumerate(RESERVED_TOKENS)}, np.arange(size) < first,
+        return Vocabulary(size, {name: i for i, name in enumerate(self.reserved)}, np.arange(size) < first,
                           starts, ends, lengths, capital)
 
     # --- tables ---
@@ -232,7 +257,7 @@ class Tokenizer:
     @functools.cached_property
     def _bytes(self) -> list[bytes]:
         """The UTF-8 bytes of every id; a reserved token stands for its name."""
-        first = len(RESERVED_TOKENS)
+        first = len(self.reserved)
         names = [str(self.core.id_to_token(i)) for i in range(self.size)]
         if self._words:
             return [name.encode() for name in names]
@@ -258,20 +283,21 @@ def _bytes_first(longest: int | None = None) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([byte_level, cut])
 
 
-def _with_reserved(core: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    core.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in RESERVED_TOKENS])
+def _with_reserved(core: tokenizers.Tokenizer, reserved: Sequence[str]) -> tokenizers.Tokenizer:
+    core.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in reserved])
     return core
 
 
-def _train_wordpiece(texts: Iterable[str], size: int, alphabet: Sequence[str]) -> tokenizers.Tokenizer:
+def _train_wordpiece(texts: Iterable[str], size: int, reserved: list[str],
+                     alphabet: Sequence[str]) -> tokenizers.Tokenizer:
     """WordPiece over bytes; every byte is added in both its forms, so that longest match never fails."""
     trained = tokenizers.Tokenizer(models.WordPiece(unk_token="<unk>", continuing_subword_prefix=_CONTINUES))
     trained.pre_tokenizer = _bytes_first(longest=64)
     trained.train_from_iterator(texts, trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=list(RESERVED_TOKENS), initial_alphabet=list(alphabet), show_progress=False,
+        vocab_size=size, special_tokens=reserved, initial_alphabet=list(alphabet), show_progress=False,
         continuing_subword_prefix=_CONTINUES))
     learned = sorted(trained.get_vocab().items(), key=lambda item: item[1])
-    basic = [*RESERVED_TOKENS, *alphabet, *(_CONTINUES + char for char in alphabet)]
+    basic = [*reserved, *alphabet, *(_CONTINUES + char for char in alphabet)]
     names = list(dict.fromkeys([*basic, *(name for name, _ in learned)]))[:size]
     return tokenizers.Tokenizer(models.WordPiece(
         vocab={name: i for i, name in enumerate(names)}, unk_token="<unk>", continuing_subword_prefix=_CONTINUES,
