@@ -21,7 +21,8 @@ from bothways.objectives import make
 PLAIN = Vocabulary.plain(80)
 ONE = ["next-token", "masked", "masked-next", "diffusion", "next-token + masked-next", "0.5 next-token then 0.5 masked",
        "prefix", "ul2(roll=true)", "glm", "glm(levels=('token',), places=one, rate=0.4)", "fim", "permuted(k=3)",
-       "permuted(k=1, ordered_context=true)", "block-diffusion(block=4)", "block-diffusion(block=1)"]
+       "permuted(k=1, ordered_context=true)", "permuted(k=2, longest=3)", "block-diffusion(block=4)",
+       "block-diffusion(block=1)"]
 TWO = ["span-corruption(rate=0.3)", "denoising", "ul2(towers=2)", "denoising(noises='rotation, deletion')",
        "text-to-text(rate=0.3)", "text-to-text(form=drop-tokens, rate=0.4)", "text-to-text(form=deshuffling)",
        "text-to-text(form=prefix)", "denoising(languages=('text', 'python'))"]

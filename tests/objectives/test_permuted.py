@@ -15,6 +15,7 @@ from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel, ModelConfig, Shape
 from bothways.objectives import make
+from bothways.objectives.noise import spans_in_context
 from bothways.visibility import grid, two_streams
 
 RESERVED = len(RESERVED_TOKENS)
@@ -163,6 +164,43 @@ def test_one_token_in_k_is_asked_for_the_last_of_a_uniform_order(k):
     assert np.abs(counts[1:] / windows - 1 / k).max() < 0.04
 
 
+def test_runs_have_the_lengths_and_the_room_of_the_released_code():
+    """Lengths by 1/n up to 5, a run of n at a random place among 6 n others: of 512 tokens one in 7 lies in a run."""
+    rng, lengths, shares, places = np.random.default_rng(0), [], [], []
+    for _ in range(2000):
+        starts, long = spans_in_context(512, 5, 6.0, rng)
+        lengths += long[:20].tolist()  # what the text's end cuts off are rather the long ones
+        shares.append(long.sum() / 512)
+        # the first run begins among its own 6 n tokens
+        places.append((starts[0] + 0.5) / (6 * long[0]))
+        assert (starts[1:] >= starts[:-1] + long[:-1]).all()
+        assert starts[-1] + long[-1] <= 512
+    law = 1 / np.arange(1, 6)
+    counts = np.bincount(lengths, minlength=6)[1:]
+    assert stats.chisquare(counts, law / law.sum() * counts.sum()).pvalue > 1e-3
+    assert np.mean(shares) == pytest.approx(1 / 7, abs=0.005)
+    assert np.mean(places) == pytest.approx(0.5, abs=0.02) and np.std(places) == pytest.approx(12 ** -0.5, abs=0.02)
+
+
+def test_runs_are_asked_for_last_in_a_uniform_order_and_single_tokens_make_up_the_rest():
+    objective, length, windows = make("permuted(longest=5)", PLAIN), 129, 1500
+    total, beside, first = 0, 0, []
+    for index in range(windows):
+        ids = np.concatenate(([PLAIN.bos], np.random.default_rng(index).integers(RESERVED, PLAIN.size, length - 1)))
+        example = objective.corrupt(Window(ids, index=index), Key(0, 0, index))
+        rank, places = example.fields["rank"], example.fields["position"][example.asks[0].where].numpy()
+        total += len(places)
+        beside += int((np.diff(places) == 1).sum())
+        assert (np.diff(places) > 0).all() and places[0] > 0
+        assert sorted(rank[example.asks[0].where].tolist()) == list(range(1, len(places) + 1))
+        assert (np.delete(rank[:length].numpy(), places) == 0).all()
+        first.append(int(np.argmin(rank[example.asks[0].where])) / (len(places) - 1))
+    assert total / (windows * (length - 1)) == pytest.approx(1 / 6, abs=0.001)
+    # single tokens would stand beside each other for one in 6, runs of 2.2 on average do for more than half
+    assert beside / total > 0.45
+    assert stats.kstest(first, "uniform").statistic < 0.08
+
+
 def test_orders_are_uniform():
     objective = make("permuted(k=1, ordered_context=true)", PLAIN)
     ids = IDS[1:5]
@@ -185,9 +223,10 @@ def test_the_profile_is_what_examples_measure():
     assert asked / raw == pytest.approx(objective.profile.asked, abs=0.005)
 
 
+@pytest.mark.parametrize("spec", ["permuted", "permuted(longest=5)"])
 @pytest.mark.parametrize("ids", [IDS[:1], IDS[:2], IDS[1:2]])
-def test_short_texts(ids):
-    example = make("permuted", PLAIN).corrupt(Window(ids), Key(0, 0, 0))
+def test_short_texts(ids, spec):
+    example = make(spec, PLAIN).corrupt(Window(ids), Key(0, 0, 0))
     assert len(example.asks[0].where) == int((ids != PLAIN.bos).sum())
 
 
@@ -221,7 +260,7 @@ def test_any_order_fills_and_left_to_right_only_scores():
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"k": 0.5}, "k is 0.5, but must be a number of at least 1"), ({"k": "six"}, "k is 'six'"),
-    ({"ordered_context": 1}, "ordered_context is 1"),
+    ({"ordered_context": 1}, "ordered_context is 1"), ({"longest": 0}, "longest is 0, but must be a whole number"),
 ])
 def test_bad_options_are_refused(options, words):
     with pytest.raises(BothwaysError, match=words):

@@ -74,6 +74,24 @@ def geometric_lengths(total: int, ends: float, longest: int, rng: np.random.Gene
     return lengths[:full + int(rng.random() < short / lengths[full])].astype(np.int64)
 
 
+def spans_in_context(total: int, longest: int, context: float,
+                     rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Short spans one after the other, each at a random place among `context` times as many tokens that are no span.
+
+    A length n from 1 to `longest` comes with a chance in proportion to 1/n (XLNet's released code: 5 and 6).
+
+    Returns:
+        starts and lengths (S,) int64, in rising order; what would reach beyond `total` is left out, and what follows.
+    """
+    law = 1 / np.arange(1, longest + 1)
+    lengths = 1 + rng.choice(longest, size=int(total / (1 + context)) + 1, p=law / law.sum())
+    around = np.floor(context * lengths).astype(np.int64)
+    begins = np.cumsum(around + lengths) - around - lengths
+    starts = begins + np.floor(rng.random(len(around)) * around).astype(np.int64)
+    fits = int(np.searchsorted(starts + lengths, total, side="right"))
+    return starts[:fits], lengths[:fits]
+
+
 def place_spans(kept: int, lengths: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Put spans between `kept` tokens, each in a gap of its own, so that no two of them touch.
 

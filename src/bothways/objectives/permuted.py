@@ -8,8 +8,8 @@ import numpy as np
 
 from bothways.batch import Example, Key, Vocabulary, Window
 from bothways.objectives.base import Mode, Objective, Profile, ask, example
-from bothways.objectives.noise import stochastic_round
-from bothways.objectives.options import at_least, flag, need_tokens
+from bothways.objectives.noise import inside, spans_in_context, stochastic_round
+from bothways.objectives.options import at_least, flag, need_tokens, whole
 from bothways.visibility import two_streams
 
 ANY_ORDER = Mode("any-order", two_streams, predicts="here", likelihood="pseudo")
@@ -28,6 +28,9 @@ class Permuted(Objective):
     Options:
         k: one token in `k` is asked for, the last ones of the order (the paper's partial prediction, K = 6); 1 asks
             for all of them.
+        longest: the longest run of tokens that is asked for together: 1 takes every token for itself, 5 is the paper's
+            (section 3.1). Lengths n come with chances in proportion to 1/n, each run among `k` * n tokens that are not
+            asked for; what is missing from one token in `k` is made up by single ones, as in the released code.
         ordered_context: tokens that are not asked for also see only those before them in the order, as eq. 4 says;
             without it they see each other, as in the released code.
 
@@ -36,6 +39,7 @@ class Permuted(Objective):
 
     vocabulary: Vocabulary
     k: float = 6.0
+    longest: int = 1
     ordered_context: bool = False
     name = "permuted"
     summary = "predict tokens in a random order, each from those before it in that order, where they stand"
@@ -46,6 +50,7 @@ class Permuted(Objective):
     def __post_init__(self) -> None:
         need_tokens(self.name, self.vocabulary, self.tokens)
         at_least(self.name, "k", self.k, 1)
+        whole(self.name, "longest", self.longest, 1)
         flag(self.name, "ordered_context", self.ordered_context)
 
     @property
@@ -64,7 +69,16 @@ class Permuted(Objective):
         ids, rng = window.ids, key.rng()
         able = np.flatnonzero(ids != self.vocabulary.bos)
         order = rng.permutation(able)
-        asked = order[len(order) - min(len(order), max(1, stochastic_round(len(order) / self.k, rng))):]
+        last = len(order) - min(len(order), max(1, stochastic_round(len(order) / self.k, rng)))
+        asked = order[last:]
+        if self.longest > 1:
+            # 1. runs, and what is missing from those that stood last already
+            starts, lengths = spans_in_context(len(able), self.longest, self.k, rng)
+            runs = able[inside(starts, lengths)[:len(order) - last]]
+            asked = np.concatenate((runs, order[~np.isin(order, runs)][last:]))
+            # 2. all of them move to the end, and keep their order there
+            later = np.isin(order, asked)
+            order = np.concatenate((order[~later], order[later]))
         return self.in_order(ids, order, np.sort(asked))
 
     def in_order(self, ids: np.ndarray, order: np.ndarray, asked: np.ndarray) -> Example:
