@@ -23,6 +23,7 @@ from bothways.batch import Vocabulary, pack
 from bothways.decoding import GenerateConfig, Written
 from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
+from bothways.evaluation.candidates import FillScore, score_fills
 from bothways.families import folder as folders
 from bothways.families.remote import Remote, remote
 from bothways.families.trained import Trained
@@ -237,11 +238,37 @@ class Model:
             rows = [row.tolist() for row in self._rows(text, "the text")]
             return self._padded([new.ids for new in decoding.fill(self.trained, rows, config, mode)], text)
         texts = [text] if isinstance(text, str) else list(text)
-        if getattr(self.tokenizer, "kind", "") != "bytes":
-            texts = [re.sub(r" (?=<mask>)", "", one) for one in texts]
-        written = decoding.fill(self.trained, self.tokenizer.encode_batch(texts), config, mode)
-        filled = [new.text or "" for new in written]
+        filled = [new.text or "" for new in decoding.fill(self.trained, self._with_blanks(texts), config, mode)]
         return filled[0] if isinstance(text, str) else filled
+
+    def write_in(self, texts: Sequence[str], config: GenerateConfig | None = None,
+                 visibility: str | Visibility | None = None) -> list[Written]:
+        """As `fill`, with all there is to know: ids, log probabilities, what each pass wrote, seconds."""
+        mode = None if visibility is None else self._mode(visibility)
+        return decoding.fill(self.trained, self._with_blanks(texts), config, mode)
+
+    def score_fills(self, text: str, candidates: Sequence[str | Sequence[str]],
+                    visibility: str | Visibility | None = None) -> list[FillScore]:
+        """What each candidate is worth in the text's `<mask>`, the best first; the estimator says what is scored.
+
+        Args:
+            candidates: words for the blank, or for several blanks as many strings each. A space goes before a word
+                where the text has one before its blank.
+            visibility: the name of a trained mode; one that fills when none.
+        Raises:
+            BothwaysError: no blank, or a candidate that does not fit.
+        """
+        if not candidates:
+            raise BothwaysError("there are no candidates to score: give one at least")
+        several = [[one] if isinstance(one, str) else list(one) for one in candidates]
+        spaced = [text[:found.start()].endswith(" ") for found in re.finditer("<mask>", text)]
+        if getattr(self.tokenizer, "kind", "") in ("bytes", "words"):
+            spaced = [False for _ in spaced]
+        ids = [[self.tokenizer.encode((" " if before and not word.startswith(" ") else "") + word)
+                for word, before in zip(words, [*spaced, *[False] * len(words)], strict=False)] for words in several]
+        (read,) = self._with_blanks([text])
+        return score_fills(self.trained, read, ids, [" … ".join(words) for words in several],
+                           None if visibility is None else self._mode(visibility))
 
     def interpolate(self, one: str, other: str, steps: int = 5, max_new_tokens: int = 64) -> list[str]:
         """The texts written at `steps` places on the way from one text to another, both included.
@@ -293,6 +320,11 @@ class Model:
         return pooled
 
     # --- what calls share ---
+
+    def _with_blanks(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts with blanks as ids; a space before a blank belongs to the missing word, but with bytes as tokens."""
+        spaced = getattr(self.tokenizer, "kind", "") != "bytes"
+        return self.tokenizer.encode_batch([re.sub(r" (?=<mask>)", "", text) if spaced else text for text in texts])
 
     def _mode(self, visibility: str | Visibility | None) -> Mode:
         """A trained mode, by name or by its visibility."""

@@ -11,6 +11,10 @@ A model trained on questions and answers (instruct, pairs) answers the prompt; w
 left out:
 
     bothways generate run/model "What is 2 + 2?" --think-tokens 50 --hide-thought
+
+How the text came to be, one line a step:
+
+    bothways generate run/model "Once upon a time" --show-steps
 """
 
 from __future__ import annotations
@@ -54,8 +58,16 @@ class Options:
     """Passes over a block, for models that fill many places at once."""
     block: int | None = None
     """Places filled at once; all of them when none."""
-    order: Literal["confidence", "random"] = "confidence"
-    """Which predictions such a model keeps first."""
+    order: str | None = None
+    """Which places such a model writes first: confidence, entropy, margin, random or left_to_right."""
+    decoding: Literal["mask_predict", "diffusion", "gibbs"] | None = None
+    """Another way to fill than such a model's own."""
+    guidance: float = 0.0
+    """Above 0 such a model leans harder on the prompt, at two passes a step."""
+    prefix_cache: bool = False
+    """Let such a model read the text before a block once, which is faster and not exact."""
+    show_steps: bool = False
+    """Play how the text came to be."""
     think_tokens: int | None = None
     """The most tokens of a thought, for a model that thinks before it answers; 0 lets it answer at once."""
     hide_thought: bool = False
@@ -72,21 +84,27 @@ def run(options: Options) -> int:
     import time
 
     import bothways
+    from bothways.cli.steps import read_order, show
+    from bothways.decoding import GenerateConfig
     from bothways.errors import BothwaysError
 
     if options.samples < 1:
         raise BothwaysError(f"--samples {options.samples}: at least 1 text is written")
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     model = bothways.from_pretrained(options.folder, device=options.device)
+    how = {name: getattr(options, name) for name in (
+        "temperature", "top_k", "top_p", "min_p", "stop", "repetition_penalty", "decoding", "steps", "block",
+        "guidance", "prefix_cache", "think_tokens", "hide_thought")}
+    how["order"] = read_order(options.order)
     for number in range(options.samples):
-        begun, pieces = time.perf_counter(), 0
+        begun, pieces, how["seed"] = time.perf_counter(), 0, options.seed + number
         if options.samples > 1:
-            print(f"--- {number + 1} (seed {options.seed + number})")
-        text = model.generate(
-            prompt, options.max_new_tokens, stream=True, visibility=options.visibility, temperature=options.temperature,
-            top_k=options.top_k, top_p=options.top_p, min_p=options.min_p, stop=options.stop, steps=options.steps,
-            repetition_penalty=options.repetition_penalty, seed=options.seed + number, block=options.block,
-            order=options.order, think_tokens=options.think_tokens, hide_thought=options.hide_thought)
+            print(f"--- {number + 1} (seed {how['seed']})")
+        if options.show_steps:
+            (new,) = model.write([prompt], GenerateConfig(options.max_new_tokens, **how), options.visibility)
+            show(model, new, model.tokenizer.encode(prompt))
+            continue
+        text = model.generate(prompt, options.max_new_tokens, stream=True, visibility=options.visibility, **how)
         print(prompt, end="\n" if model.objective.replies else "", flush=True)
         for piece in text:
             pieces += len(piece)

@@ -156,6 +156,16 @@ class Objective(ABC):
         """The filled text, from the `ids` given to `infilling` and the tokens written after its inputs."""
         raise BothwaysError(f"a model trained by '{self.name}' does not write blanks of unknown length")
 
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        """What is written after the inputs of `infilling(ids)` where the blanks become these `fills`, its end included.
+
+        The other way round than `read_infilling`; an objective that writes one blank at a time takes the first.
+
+        Raises:
+            BothwaysError: this objective does not write blanks of unknown length.
+        """
+        raise BothwaysError(f"a model trained by '{self.name}' does not write blanks of unknown length")
+
     def decoding_of(self, mode: Mode | None = None) -> str:
         """The decoding that fits in that mode: a mixture has one for each member."""
         return self.decoding

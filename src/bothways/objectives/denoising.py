@@ -14,7 +14,7 @@ from bothways.objectives.base import Mode, Objective, Profile
 from bothways.objectives.next_token import with_begin
 from bothways.objectives.noise import BRONZE, collapse, infilled, permuted_sentences, rotated, runs, some, spread
 from bothways.objectives.options import at_least, choice, need_tokens, share
-from bothways.objectives.two_towers import MODE, before_end, begun, closed, taught
+from bothways.objectives.two_towers import MODE, before_end, begun, closed, rewritten, taught
 from bothways.visibility import causal
 
 HIDING = ("masking", "deletion", "infilling")
@@ -149,6 +149,9 @@ class Denoising(Objective):
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         """The decoder wrote the whole text, so it is the answer, up to its `<eos>`."""
         return before_end(written, self.vocabulary)
+
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        return rewritten(ids, fills, self.vocabulary)
 
     @functools.cached_property
     def _ways(self) -> tuple[tuple[str, ...], ...]:

@@ -121,3 +121,6 @@ class FillInTheMiddle(Objective):
         middle = middle[:middle.index(self.vocabulary.eos)] if self.vocabulary.eos in middle else middle
         place = int(np.flatnonzero(np.asarray(ids) == self.vocabulary.mask)[0])
         return [*map(int, ids[:place]), *middle, *map(int, ids[place + 1:])]
+
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        return [*map(int, fills[0]), self.vocabulary.eos]

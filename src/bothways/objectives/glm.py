@@ -138,6 +138,9 @@ class GLM(Objective):
         place = int(np.flatnonzero(np.asarray(ids) == self.vocabulary.mask)[0])
         return [*map(int, ids[:place]), *span, *map(int, ids[place + 1:])]
 
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        return [*map(int, fills[0]), self.vocabulary.eos]
+
     def _begun(self, text: np.ndarray, place: int) -> Example:
         """Part A, and the beginning of the span whose `<mask>` stands at `place`."""
         inputs = np.append(text, self.vocabulary.sep)

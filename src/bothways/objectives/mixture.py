@@ -193,6 +193,9 @@ class Mixture(Objective):
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         return self._writer(None, "infill").read_infilling(ids, written)
 
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        return self._writer(None, "infill").written_fills(ids, fills)
+
     def decoding_of(self, mode: Mode | None = None) -> str:
         return self._of(mode)[0].decoding
 

@@ -13,7 +13,7 @@ from bothways.objectives.base import Mode, Objective, Profile
 from bothways.objectives.next_token import with_begin
 from bothways.objectives.noise import composition, inside, runs
 from bothways.objectives.options import at_least, flag, need_tokens, share
-from bothways.objectives.two_towers import MODE, begun, closed, into_blanks, sentinels, spelled_out
+from bothways.objectives.two_towers import MODE, begun, behind_sentinels, closed, into_blanks, sentinels, spelled_out
 from bothways.visibility import causal
 
 
@@ -111,6 +111,9 @@ class SpanCorruption(Objective):
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         """Each blank takes what was written after its sentinel; one that was not written stays empty."""
         return into_blanks(ids, written, self.vocabulary)
+
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        return behind_sentinels(fills, self.vocabulary)
 
     def _sentinels(self, spans: int, what: str) -> np.ndarray:
         return sentinels(spans, self.vocabulary, self.name, what,

@@ -19,8 +19,10 @@ from bothways.objectives.two_towers import (
     MODE,
     before_end,
     begun,
+    behind_sentinels,
     closed,
     into_blanks,
+    rewritten,
     sentinels,
     spelled_out,
     taught,
@@ -185,6 +187,12 @@ class TextToText(Objective):
         if self.form in WHOLE:
             return answer
         return [token for place in ids for token in (answer if place == self.vocabulary.mask else [int(place)])]
+
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        if self.form == "iid":
+            return behind_sentinels(fills, self.vocabulary)
+        return rewritten(ids, fills, self.vocabulary) if self.form in WHOLE else [*map(int, fills[0]),
+                                                                                  self.vocabulary.eos]
 
     # --- pieces ---
 

@@ -81,6 +81,19 @@ def spelled_out(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, marks:
     return taught(source, target, asked, vocabulary.bos, raw)
 
 
+def behind_sentinels(fills: Sequence[Sequence[int]], vocabulary: Vocabulary) -> list[int]:
+    """Each fill after its sentinel, then `<eos>`: what `into_blanks` reads."""
+    marked = zip(vocabulary.sentinels, fills, strict=False)
+    return [*(int(token) for mark, fill in marked for token in (mark, *fill)), vocabulary.eos]
+
+
+def rewritten(ids: np.ndarray, fills: Sequence[Sequence[int]], vocabulary: Vocabulary) -> list[int]:
+    """The whole text with its blanks filled, without `<bos>` and closed by `<eos>`."""
+    left = iter(fills)
+    text = [int(token) for one in ids for token in (next(left) if one == vocabulary.mask else [one])]
+    return [*text[int(text[0] == vocabulary.bos):], *([] if text[-1] == vocabulary.eos else [vocabulary.eos])]
+
+
 def into_blanks(ids: np.ndarray, written: Sequence[int], vocabulary: Vocabulary) -> list[int]:
     """Each `<mask>` of `ids` takes what was written after its sentinel; one that was not written stays empty."""
     places = {token: i for i, token in enumerate(vocabulary.sentinels)}

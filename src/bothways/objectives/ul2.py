@@ -108,6 +108,9 @@ class UL2(Objective):
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         return self._spans.read_infilling(ids, written)
 
+    def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
+        return self._spans.written_fills(ids, fills)
+
     @functools.cached_property
     def _spans(self) -> SpanCorruption:
         """Who knows the format."""
