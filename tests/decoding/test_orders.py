@@ -1,4 +1,4 @@
-"""Orders, Gibbs sampling, guidance and blanks of several tokens: exact on hand-made conditionals, and the chain rule."""
+"""Orders, Gibbs sampling, guidance and blanks of several tokens: exact on hand-made conditionals."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_conditionals_of_a_joint_draw_that_joint(filler, config):  # type: ignor
 def test_two_places_in_one_step_are_drawn_as_if_independent():
     found = drawn(diffuse, GenerateConfig(temperature=1.0, steps=1))
     for (one, other), share in found.items():
-        product = sum(p for (a, _), p in JOINT.items() if a == one) * sum(p for (_, b), p in JOINT.items() if b == other)
+        product = (sum(p for (a, _), p in JOINT.items() if a == one)
+                   * sum(p for (_, b), p in JOINT.items() if b == other))
         assert abs(share - product) < 4 * math.sqrt(product / 900)
     assert abs(found[A, A] - JOINT[A, A]) > 0.1
 
@@ -295,7 +296,7 @@ def test_a_kept_prefix_is_exact_for_one_pass_a_block_and_near_for_more(spec):
 
 
 def test_a_kept_prefix_is_refused_where_rows_are_not_one_text():
+    trained = tiny("permuted")
     with pytest.raises(BothwaysError, match="prefix_cache is for a network that reads both ways"):
-        trained = tiny("permuted")
         decoding.generate(trained, [[50]], GenerateConfig(prefix_cache=True, max_new_tokens=4),
                           trained.objective.modes[0])

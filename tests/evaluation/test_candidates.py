@@ -22,7 +22,8 @@ NAMES = ["a", "bc", "d"]
 
 def scores(spec: str, candidates=CANDIDATES, text=TEXT):  # type: ignore[no-untyped-def]
     trained = model(spec)
-    return trained, {score.candidate: score for score in score_fills(trained, text, candidates, NAMES[:len(candidates)])}
+    found = score_fills(trained, text, candidates, NAMES[:len(candidates)])
+    return trained, {score.candidate: score for score in found}
 
 
 @pytest.mark.parametrize("spec, estimator", [
