@@ -42,7 +42,7 @@ def test_what_an_infilling_model_would_write(spec, estimator):
         stream = trained.objective.written_fills(ids, candidate)
         back = [token for token in trained.objective.read_infilling(ids, stream) if token not in (BOS, EOS)]
         assert back == [*LEFT, *candidate[0], *RIGHT]
-        from bothways.decoding.left_to_right import extended
+        from bothways.decoding.reading import extended
         total = 0.0
         begun = trained.objective.infilling(ids)
         for step, token in enumerate(stream):
