@@ -6,6 +6,8 @@ from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Direction, Family
 from bothways.families.eurobert import EuroBert
 from bothways.families.llama import Llama
+from bothways.families.mistral import Mistral
+from bothways.families.qwen2 import Qwen2
 from bothways.families.qwen3 import Qwen3
 from bothways.families.t5 import T5
 from bothways.model.config import ModelConfig
@@ -14,7 +16,10 @@ from bothways.visibility import bidirectional, causal
 
 __all__ = ["KNOWN", "Family", "family", "fitting", "obstacle"]
 
-KNOWN: dict[str, Family] = {family.model_type: family for family in (Llama(), Qwen3(), EuroBert(), T5())}
+KNOWN: dict[str, Family] = {family.model_type: family for family in (
+    Llama(), Qwen3(), EuroBert(), T5(),
+    Mistral(), Qwen2(),
+)}
 """Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from bothways.families.llama import Llama
+from bothways.families.qwen2 import Windows
 
 
-class Qwen3(Llama):
+class Qwen3(Windows):
     """Queries and keys are normed per head; only its attention can have biases."""
 
     model_type: ClassVar[str] = "qwen3"

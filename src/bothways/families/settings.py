@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from bothways.errors import BothwaysError, nearest
-from bothways.model.config import BIASED, ModelConfig
+from bothways.model.config import BIASED, ModelConfig, Scaling
 
 
 def to_data(config: ModelConfig) -> dict[str, Any]:
@@ -46,15 +46,28 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "norm.bias": config.norm.kind == "layer" and config.norm_bias, "norm.embedding": config.norms_embedding,
              "reach": "".join(reach[i % len(reach)] for i in range(layers)),
              "position.local_base": position.base if position.local_base is None else position.local_base,
+             "position.scaling": _spoken(position.scaling),
              "companions": {one["name"]: one for one in flat["companions"]}}
     silent = ["dropout"]
     silent += ["position.length"] * (position.kind != "learned")
     silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal"))
     silent += ["position.share"] * (position.kind != "rotary")
+    silent += [name for name in flat if name.startswith("position.scaling.")]
     silent += ["position.local_base"] * (position.kind != "rotary" or "L" not in flat["reach"])
     silent += ["position.buckets", "position.distance"] * (position.kind != "relative")
     silent += ["local"] * ("L" not in flat["reach"]) + ["chunk"] * ("C" not in flat["reach"])
     return {name: value for name, value in flat.items() if name not in silent}
+
+
+def _spoken(scaling: Scaling | None) -> str | None:
+    """What of a scaling changes an angle, in words."""
+    if scaling is None or (scaling.factor == 1 and scaling.magnitude == 1):
+        return None
+    said = f"{scaling.kind} by {scaling.factor}"
+    if scaling.kind != "linear":
+        said += f" of {scaling.length} tokens between {scaling.slow} and {scaling.fast} turns"
+    said += "" if scaling.whole or scaling.kind != "yarn" else ", at fractions of pairs"
+    return said if scaling.magnitude == 1 else f"{said}, times {scaling.magnitude}"
 
 
 def differences(config: ModelConfig, other: ModelConfig) -> Iterator[str]:

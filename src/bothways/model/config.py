@@ -33,6 +33,27 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """How rotary angles are slowed down, so that a network reads texts longer than those it first learned from.
+
+    Pairs that turn fewer than `slow` times within `length` tokens are slowed by `factor`, those that turn more than
+    `fast` times stay as they are, and those between are blended: "llama3" by how often they turn (Llama 3.1's model
+    card), "yarn" by their number (arXiv 2309.00071, section 3.2). "linear" slows all of them (arXiv 2306.15595).
+    """
+
+    kind: Literal["linear", "llama3", "yarn"] = "linear"
+    factor: float = 1.0
+    length: int = 8192
+    """The longest text before the slowing; nothing to "linear"."""
+    slow: float = 1.0
+    fast: float = 4.0
+    magnitude: float = 1.0
+    """Turned queries and keys are multiplied by it: "yarn"'s attention factor."""
+    whole: bool = True
+    """Whether the blend of "yarn" begins and ends at whole pairs."""
+
+
+@dataclass(frozen=True)
 class Position:
     """How a token knows its place."""
 
@@ -48,6 +69,8 @@ class Position:
     """Share of each head that is turned, from its front (rotary)."""
     local_base: float | None = None
     """The base of narrow layers, `base` when none (Gemma 3, arXiv 2503.19786; ModernBERT, arXiv 2412.13663)."""
+    scaling: Scaling | None = None
+    """How rotary angles are slowed down, except in layers that `local_base` gives a base of their own."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +201,11 @@ class ModelConfig:
         """Whether the linear layers of this part (one of BIASED) have a bias."""
         return self.bias if isinstance(self.bias, bool) else part in self.bias
 
-    def base_of(self, layer: int) -> float:
-        """The base of rotary positions in layer `layer`."""
+    def turning_of(self, layer: int) -> tuple[float, Scaling | None]:
+        """The base of rotary positions in layer `layer`, and how its angles are slowed down."""
         local = self.position.local_base
         narrow = self.reach[layer % len(self.reach)] != "G"
-        return self.position.base if local is None or not narrow else local
+        return (self.position.base, self.position.scaling) if local is None or not narrow else (local, None)
 
     def reach_of(self, layer: int) -> Visibility:
         """What layer `layer` may reach, to be combined with the visibility of the call."""
@@ -270,6 +293,16 @@ class ModelConfig:
                    "them, above none")
         if position.offset < 0:
             yield f"position.offset is {position.offset}, but must be at least 0"
+        if (scaling := position.scaling) is not None:
+            if position.kind != "rotary":
+                yield (f"position.scaling slows rotary angles, but position.kind is '{position.kind}': change one of "
+                       "them")
+            if scaling.factor <= 0 or scaling.length < 1 or scaling.magnitude <= 0:
+                yield (f"position.scaling has factor {scaling.factor}, length {scaling.length} and magnitude "
+                       f"{scaling.magnitude}, but all of them must be above 0")
+            if not 0 < scaling.slow < scaling.fast:
+                yield (f"position.scaling.slow {scaling.slow} must be above 0 and below position.scaling.fast "
+                       f"{scaling.fast}")
         if position.length < 1:
             yield f"position.length is {position.length}, but must be at least 1"
         if self.soft_cap is not None and self.soft_cap <= 0:

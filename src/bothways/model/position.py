@@ -9,23 +9,51 @@ import torch
 from torch import Tensor, nn
 
 from bothways.errors import BothwaysError
-from bothways.model.config import ModelConfig
+from bothways.model.config import ModelConfig, Scaling
+
+
+def frequencies(size: int, base: float, scaling: Scaling | None = None) -> Tensor:
+    """How far each pair of numbers turns from one token to the next, (size / 2,) float64.
+
+    Pair k turns by base^(-2 k / size) (RoFormer, arXiv 2104.09864, eq. 15), then slowed down as `Scaling` says.
+    """
+    pairs = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    if scaling is None:
+        return pairs
+    # how much of each pair stays as it is: 1 for the fast ones, 0 for the slow ones
+    stays = torch.zeros_like(pairs)
+    if scaling.kind == "llama3":
+        turns = scaling.length * pairs / (2 * math.pi)
+        stays = ((turns - scaling.slow) / (scaling.fast - scaling.slow)).clamp(0, 1)
+    elif scaling.kind == "yarn":
+        first, last = (size * math.log(scaling.length / (2 * math.pi * turns)) / (2 * math.log(base))
+                       for turns in (scaling.fast, scaling.slow))
+        if scaling.whole:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, size - 1)
+        last = last if last != first else first + 1e-3
+        stays = 1 - ((torch.arange(size // 2, dtype=torch.float64) - first) / (last - first)).clamp(0, 1)
+    return pairs * (stays + (1 - stays) / scaling.factor)
 
 
 @functools.lru_cache(maxsize=16)
-def _angles(length: int, size: int, base: float, turned: int) -> tuple[Tensor, Tensor]:
+def _angles(length: int, size: int, base: float, turned: int, scaling: Scaling | None = None
+            ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of place times frequency: two (length, size / 2) float32 on the CPU.
 
     Pairs behind the first `turned` / 2 have frequency 0: they stay as they are.
     """
-    frequencies = torch.zeros(size // 2, dtype=torch.float64)
-    frequencies[:turned // 2] = base ** (-torch.arange(0, turned, 2, dtype=torch.float64) / turned)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies
-    return angles.cos().float(), angles.sin().float()
+    angles = torch.zeros(length, size // 2, dtype=torch.float64)
+    angles[:, :turned // 2] = torch.arange(length, dtype=torch.float64)[:, None] * frequencies(turned, base, scaling)
+    cosine, sine = angles.cos(), angles.sin()
+    if scaling is not None:
+        cosine[:, :turned // 2] *= scaling.magnitude
+        sine *= scaling.magnitude
+    return cosine.float(), sine.float()
 
 
-def rotary_table(positions: Tensor, size: int, base: float, like: Tensor, share: float = 1.0
-                 ) -> tuple[Tensor, Tensor]:
+def rotary_table(positions: Tensor, size: int, base: float, like: Tensor, share: float = 1.0,
+                 scaling: Scaling | None = None) -> tuple[Tensor, Tensor]:
     """What `rotate` needs for tokens at any places.
 
     Args:
@@ -34,11 +62,12 @@ def rotary_table(positions: Tensor, size: int, base: float, like: Tensor, share:
         base: the slowest wavelength is about 2 pi base.
         like: gives the dtype and the device.
         share: of the pairs of a head that are turned at all, the first ones.
+        scaling: how the angles are slowed down.
     Returns:
         cosine and sine, each (N, 1, size / 2).
     """
     longest = int(positions.max()) + 1 if len(positions) else 1
-    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base, round(size * share))
+    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base, round(size * share), scaling)
     return (cosine[positions].unsqueeze(1).to(like.device, like.dtype),
             sine[positions].unsqueeze(1).to(like.device, like.dtype))
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
-from bothways.model.config import ModelConfig
+from bothways.model.config import ModelConfig, Scaling
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
 from bothways.model.norm import make_norm
@@ -119,13 +119,13 @@ class Tower(nn.Module):
         states = embedded if self.embedding_norm is None else self.embedding_norm(embedded)
         states = F.dropout(states, self.config.dropout, self.training)
         states = states if self.entry is None else self.entry(states)
-        known: dict[float, Places] = {}
+        known: dict[tuple[float, Scaling | None], Places] = {}
         # 2. blocks
         hidden = [states]
         for i in range(self.layers):
-            base = self.config.base_of(i)
-            if base not in known:
-                known[base] = self._places(states, fields["position"], base)
+            turning = self.config.turning_of(i)
+            if turning not in known:
+                known[turning] = self._places(states, fields["position"], *turning)
             chosen = rows if i == self.layers - 1 else None
             sees = _reaching(visibility, self.config, i)
             if cache is not None:
@@ -133,16 +133,16 @@ class Tower(nn.Module):
             else:
                 assert planner is not None
                 plan = (planner if chosen is None else planner.only(chosen)).plan(sees)
-            states = self.block(i)(states, plan, known[base], None if cache is None else cache.stores[i],
+            states = self.block(i)(states, plan, known[turning], None if cache is None else cache.stores[i],
                                    None if across is None else across[i], chosen)
             hidden.append(states)
         return states if self.norm is None else self.norm(states), hidden
 
-    def _places(self, states: Tensor, positions: Tensor, base: float) -> Places:
-        """What layers of this base know of places."""
+    def _places(self, states: Tensor, positions: Tensor, base: float, scaling: Scaling | None) -> Places:
+        """What layers that turn like this know of places."""
         config = self.config
         if config.position.kind == "rotary":
-            return Places(turn=rotary_table(positions, config.head_size, base, states, config.position.share))
+            return Places(turn=rotary_table(positions, config.head_size, base, states, config.position.share, scaling))
         return Places(bias=self.relative) if config.position.kind == "relative" else Places()
 
 
