@@ -198,3 +198,35 @@ def test_describe_names_the_choice_that_prevents_export() -> None:
     text = bothways.Model(tiny("denoising", TWO)).describe()
     assert "position.kind is 'rotary', not 'relative'" in text
     assert "LlamaForCausalLM" in bothways.Model(tiny("next-token")).describe()
+
+
+def test_logits_of_mixed_lengths_travel_packed_in_order_whoever_is_beside_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for key in ("causal", "masked", "denoising"):
+        model = bothways.Model(tiny(CONTENDERS[key]))
+        texts = [torch.randint(44, V, (length,), generator=generator) for length in (9, 2, 30, 1, 9)]
+        sources = None
+        if key == "denoising":
+            sources = [torch.randint(44, V, (length,), generator=generator) for length in (3, 8, 1, 5, 2)]
+        seen: list[int] = []
+        hook = model.trained.network.register_forward_hook(lambda _, call, __, seen=seen: seen.append(len(call[0])))
+        together = model.logits_of_each(texts, sources)
+        bounded = model.logits_of_each(texts, sources, batch_tokens=16)
+        hook.remove()
+        assert seen[0] == sum(map(len, texts))
+        assert all(n <= 16 or n == 30 for n in seen[1:])
+        for i, text in enumerate(texts):
+            alone = model.logits(text, None if sources is None else sources[i])[0]
+            assert together[i].shape == (len(text), V)
+            torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(bounded[i], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_one_long_text_does_not_blow_the_batch_of_an_embedding() -> None:
+    model = bothways.Model(tiny("masked"))
+    seen: list[int] = []
+    encode = model.trained.network.encode
+    model.trained.network.encode = lambda row, **how: seen.append(len(row)) or encode(row, **how)  # type: ignore[method-assign,func-returns-value]
+    model.embed(["a dog"] * 30 + ["the cat sat on the mat. " * 30] + ["a"] * 30, batch_tokens=64)
+    assert sum(size > 64 for size in seen) == 1
+    assert max(seen) == model.config.position.length

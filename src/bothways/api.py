@@ -126,24 +126,48 @@ class Model:
             BothwaysError: several trained visibilities and none named; a source for one tower or none for two; ids
                 outside the vocabulary, or more of them than the network has places.
         """
-        rows, sees = self._rows(ids, "ids"), self._visibility(visibility)
-        # 1. every text a document of one row
-        two = self.config.stack == "two towers"
-        if (source is not None) != two:
+        rows = self._rows(ids, "ids")
+        sources = None if source is None else self._rows(source, "source")
+        return torch.stack(self._logits(rows, sources, visibility, ROW))
+
+    @torch.no_grad()
+    def logits_of_each(self, ids: Sequence[Ids], source: Sequence[Ids] | None = None,
+                       visibility: str | Visibility | None = None, batch_tokens: int = ROW) -> list[Tensor]:
+        """As `logits`, for texts of different lengths, which travel packed and are never padded.
+
+        Args:
+            ids: (L_i,) token ids of each text. source: of each, for two towers.
+            batch_tokens: how many tokens (of both towers) are read in one pass; one text alone may have more.
+        Returns:
+            for each text, in order, (L_i, V).
+        """
+        sources = None if source is None else [self._rows(one, "source")[0] for one in source]
+        return self._logits([self._rows(one, "ids")[0] for one in ids], sources, visibility, batch_tokens)
+
+    def _logits(self, rows: Sequence[np.ndarray], sources: Sequence[np.ndarray] | None,
+                visibility: str | Visibility | None, budget: int) -> list[Tensor]:
+        """Scores (L_i, V) of each text, those of like length read together."""
+        sees, two = self._visibility(visibility), self.config.stack == "two towers"
+        if (sources is not None) != two:
             raise BothwaysError("this network has two towers: give what the other one reads as `source`" if two else
                                 "this network has one tower and reads no source: leave `source` out")
-        sources = [None] * len(rows) if source is None else self._rows(source, "source")
-        if len(sources) != len(rows):
+        if sources is not None and len(sources) != len(rows):
             raise BothwaysError(f"ids hold {len(rows)} texts and source {len(sources)}: give one source for each text")
-        examples = [reading(row, sees, prefix=False) if other is None else
-                    example(row, sees, source=example(other, bidirectional), cross=bidirectional)
-                    for row, other in zip(rows, sources, strict=True)]
-        # 2. one pass, by whoever names tokens
-        (packed,) = pack(examples)
+        others = [None] * len(rows) if sources is None else sources
         network, head = self.trained.network, self.objective.modes[0].head
-        packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
-        states = network(packed.to(self.device)).states
-        return self.objective.logits(network, states, head).unflatten(0, (len(rows), -1))
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
+        lengths = [len(row) + (0 if other is None else len(other)) for row, other in zip(rows, others, strict=True)]
+        for group in _groups(lengths, budget):
+            # 1. every text a document of one row
+            (packed,) = pack([reading(rows[i], sees, prefix=False) if (other := others[i]) is None else
+                              example(rows[i], sees, source=example(other, bidirectional), cross=bidirectional)
+                              for i in group])
+            # 2. one pass, by whoever names tokens
+            packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
+            logits = self.objective.logits(network, network(packed.to(self.device)).states, head)
+            for i, part in zip(group, logits.split([len(rows[i]) for i in group]), strict=True):
+                found[i] = part
+        return found
 
     # --- writing ---
 

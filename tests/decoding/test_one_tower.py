@@ -155,3 +155,21 @@ def test_a_prefix_model_reads_a_text_both_ways_but_predicts_it_from_left_to_righ
     scores = own.trained.network.logits(state)
     scores[torch.from_numpy(TOKENIZER.vocabulary.special)] = -torch.inf
     assert written.tolist() in ([60, 61, int(scores.argmax())], [60, 61])
+
+
+@pytest.mark.parametrize("spec", ["ul2", "ul2(towers=2)"])
+def test_ul2_writes_on_and_fills_behind_each_mode_token(spec):
+    own = Model(model(spec))
+    ids = np.array([BOS, *PROMPTS[0]])
+    for kind in ("R", "S", "X"):
+        mode = own.objective.mode(kind)
+        token = TOKENIZER.vocabulary.ids[f"<{kind}>"]
+        for posed in (own.objective.continuation(ids, mode), own.objective.infilling(np.append(ids, MASK), mode)):
+            read = posed if posed.source is None else posed.source
+            assert int(read.inputs[0]) == token
+        assert own.generate("the cat", max_new_tokens=3, visibility=kind).startswith("the cat")
+        assert "<mask>" not in own.fill("the <mask> sat", max_new_tokens=3, visibility=kind)
+    assert int((own.objective.continuation(ids).source or own.objective.continuation(ids)).inputs[0]) == \
+        TOKENIZER.vocabulary.ids["<S>"]
+    with pytest.raises(BothwaysError, match="not trained with the visibility 'Y'"):
+        own.generate("the cat", visibility="Y")

@@ -21,6 +21,7 @@ Denoiser = tuple[str, float | None, float]
 PAPER: tuple[Denoiser, ...] = (("R", 3.0, 0.15), ("R", 8.0, 0.15), ("S", None, 0.25), ("X", 3.0, 0.5), ("X", 8.0, 0.5),
                                ("X", 64.0, 0.15), ("X", 64.0, 0.5))
 """The paper's seven (table 1): regular, sequential and extreme ones."""
+KINDS = ("R", "S", "X")
 LONG, MUCH = 12, 0.3
 """From this span length or this share on the paper calls a denoiser extreme."""
 ALL = float("inf")
@@ -77,6 +78,15 @@ class UL2(Objective):
         return (Profile(causal, inputs=written, asked=written, source_inputs=told) if self.towers == 2
                 else Profile(prefix, inputs=told + written, asked=written))
 
+    def mode(self, name: str | None) -> Mode:
+        """Its mode; "R", "S" or "X" name the same with that mode token in front of what is written on or filled.
+
+        Scoring knows the one mode: its questions choose their token themselves.
+        """
+        if self.mode_tokens and name in KINDS:
+            return replace(self.modes[0], name=name)
+        return super().mode(name)
+
     def chosen(self, key: Key) -> Denoiser:
         """Which denoiser this window goes to: each has the same share, evenly spread over an epoch."""
         return self.denoisers[int(spread(key, BRONZE, DENOISER) * len(self.denoisers))]
@@ -96,14 +106,14 @@ class UL2(Objective):
         return self._laid(self._spans.blank(ids, hidden), _kind(hidden))
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        return self._laid(self._spans.continuation(ids), "S")
+        return self._laid(self._spans.continuation(ids), _named(mode) or "S")
 
     @property
     def stops(self) -> frozenset[int]:
         return self._spans.stops
 
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
-        return self._laid(self._spans.infilling(ids), "R")
+        return self._laid(self._spans.infilling(ids), _named(mode) or "R")
 
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         return self._spans.read_infilling(ids, written)
@@ -136,6 +146,11 @@ class UL2(Objective):
         return example(inputs, prefix, asks, raw=told.raw, prefix=np.arange(len(inputs)) < len(source))
 
 
+def _named(mode: Mode | None) -> str:
+    """The kind of denoiser that a call names; none where it does not."""
+    return mode.name if mode is not None and mode.name in KINDS else ""
+
+
 def _kind(hidden: np.ndarray) -> str:
     """The kind of denoiser that hides as a question does."""
     starts, ends = runs(hidden)
@@ -159,7 +174,7 @@ def _read(entry: object) -> Denoiser:
         raise BothwaysError(f"objective 'ul2': {entry!r} among the denoisers must be (kind, mean span, rate), such as "
                             "(R, 3, 0.15)")
     kind, mean, rate = entry
-    choice("ul2", "a denoiser's kind", kind, ("R", "S", "X"))
+    choice("ul2", "a denoiser's kind", kind, KINDS)
     if not is_number(rate) or not 0 < rate < 1:
         raise BothwaysError(f"objective 'ul2': the rate of {entry!r} among the denoisers is {rate!r}, but must be a "
                             "number between 0 and 1, such as 0.15")
