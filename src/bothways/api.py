@@ -9,7 +9,7 @@ The same calls work for every objective: which decoding writes, and who may look
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -25,6 +25,7 @@ from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.candidates import FillScore, score_fills
 from bothways.families import folder as folders
+from bothways.families.foreign import ForeignTokenizer
 from bothways.families.remote import Remote, remote
 from bothways.families.trained import Trained
 from bothways.model import ModelConfig
@@ -226,6 +227,26 @@ class Model:
         between = "\n" if self.objective.replies else ""
         results = [text + between + (new.text or "") for text, new in zip(texts, written, strict=True)]
         return results[0] if isinstance(prompt, str) else results
+
+    def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = 256, **options: Any) -> str:
+        """The answer to a conversation, told as the folder's chat template says.
+
+        Args:
+            messages: what a user says, or turns: {"role": "user", "content": "..."} and so on.
+            max_new_tokens: the most tokens of the answer, which ends with `<eos>`.
+            options: as for `generate`.
+        Raises:
+            BothwaysError: the model has no chat template, or an option of `generate` is wrong.
+        """
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        if not isinstance(self.tokenizer, ForeignTokenizer):
+            raise BothwaysError("this model has no chat template: call `generate`"
+                                + (", which answers" if self.objective.replies else ""))
+        # the template holds what begins a text
+        ids = self.tokenizer.encode(self.tokenizer.chat(turns))
+        config = self._config(max_new_tokens=max_new_tokens, begin=False, **options)
+        (written,) = decoding.generate(self.trained, [ids], config, self._mode(None))
+        return (written.text or "").strip()
 
     def write(self, prompts: Sequence[str], config: GenerateConfig | None = None,
               visibility: str | Visibility | None = None) -> list[Written]:

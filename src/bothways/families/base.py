@@ -14,8 +14,8 @@ from torch import Tensor
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
 from bothways.families import settings
+from bothways.families.blank import shapes_of
 from bothways.families.weights import Joined, Part, Weights
-from bothways.model import LanguageModel
 from bothways.model.config import ModelConfig
 
 TOKEN_ENTRIES = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>", "mask_token_id": "<mask>",
@@ -206,12 +206,6 @@ def turned(interleaved: bool) -> Change:
 
     return Change(lambda theirs, config: moved(theirs, config, places(config)),
                   lambda ours, config: moved(ours, config, places(config).argsort()))
-
-
-def shapes_of(config: ModelConfig) -> dict[str, torch.Size]:
-    """The shape of each tensor of a network, by our names."""
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in LanguageModel(config).state_dict().items()}
 
 
 def rows_of(ours: str, shape: Sequence[int], config: ModelConfig) -> tuple[int, ...]:

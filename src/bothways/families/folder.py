@@ -22,16 +22,19 @@ from bothways.errors import BothwaysError
 from bothways.families import settings
 from bothways.families.as_read import AsRead
 from bothways.families.base import Family, account, check_shape, token_ids
+from bothways.families.blank import build
 from bothways.families.card import model_card
 from bothways.families.files import read_json, write_json
 from bothways.families.foreign import ForeignTokenizer
+from bothways.families.gguf_file import Gguf, gguf_in
+from bothways.families.gguf_tokenizer import settings_of, tokenizer_of
 from bothways.families.trained import Trained
 from bothways.families.weights import Source, Weights, open_weights, weights_file
 from bothways.model import LanguageModel, ModelConfig
 from bothways.objectives.base import Objective
 from bothways.text.tokenizer import Tokenizer
 
-__all__ = ["FORMAT", "Trained", "load", "save"]
+__all__ = ["FORMAT", "Trained", "build", "fill", "load", "save"]
 
 FORMAT = 1
 """The version of the "bothways" block in config.json; a folder of another version is refused by name."""
@@ -68,7 +71,7 @@ def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torc
 def load(folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Trained:
     """Read a folder that `save` wrote, or a plain one of a known family; the network is in evaluation mode.
 
-    A run's folder stands for the `model` in it.
+    A run's folder stands for the `model` in it; a GGUF file, or a folder that holds one and nothing else, is read too.
 
     A plain folder is taken to be trained by its family's objective: next-token, masked or span-corruption.
 
@@ -77,6 +80,8 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
             missing, unknown or of another shape. One sentence each.
     """
     folder = _model_of(Path(folder))
+    if (file := gguf_in(folder)) is not None:
+        return _load_gguf(file, device, dtype)
     where = str(folder / "config.json")
     stored = read_json(folder / "config.json")
     # 1. what it is
@@ -119,17 +124,24 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     return Trained(network.to(device).eval(), objective, tokenizer, report)
 
 
+def _load_gguf(file: Path, device: torch.device | str | None, dtype: torch.dtype | None) -> Trained:
+    """A GGUF file; what was quantised becomes float32 unless another number format is asked for."""
+    content = Gguf(file)
+    stored, family = content.config, families.family(content.architecture.model_type, str(file))
+    config = family.from_config(stored, str(file))
+    weights = content.weights([name for link in family.links(config) for name in link.names.theirs])
+    core, settings = tokenizer_of(content.fields), settings_of(content.fields)
+    tokenizer = cast(Tokenizer, ForeignTokenizer(file, stored, config.shape.vocabulary, core, settings))
+    network = build(config)
+    fill(network, family.gather(weights, stored, config, str(file)), str(file), dtype or torch.float32)
+    return Trained(network.to(device).eval(), objectives.make(family.objective, tokenizer.vocabulary), tokenizer)
+
+
 def _model_of(folder: Path) -> Path:
     """The folder itself, or the model in a run's folder."""
     inside = folder / "model"
     is_run = (inside / "config.json").is_file() and weights_file(folder) is None
     return inside if is_run else folder
-
-
-def build(config: ModelConfig) -> LanguageModel:
-    """A network without numbers in it yet, to be filled from a file."""
-    with torch.device("meta"):
-        return LanguageModel(config)
 
 
 def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str, dtype: torch.dtype | None = None) -> None:
@@ -247,7 +259,7 @@ def _tokenizer(folder: Path, stored: Mapping[str, Any], config: ModelConfig, for
     tokenizer: Tokenizer
     if foreign:
         tokenizer = cast(Tokenizer, ForeignTokenizer(folder, stored, config.shape.vocabulary))
-        if tokenizer.readable:  # type: ignore[attr-defined]
+        if tokenizer.readable and "chat_template" not in tokenizer.settings:  # type: ignore[attr-defined]
             try:
                 tokenizer = Tokenizer.load(folder)
             except BothwaysError:

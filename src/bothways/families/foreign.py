@@ -16,9 +16,13 @@ import tokenizers
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
 from bothways.families.base import TOKEN_ENTRIES
+from bothways.families.chat import render
+from bothways.families.files import read_json, write_json
 
 _SENTINEL = "<extra_id_{}>"
 """How T5 writes the sentinel that we call `<extra_0>`, ..."""
+TEMPLATE = "chat_template.jinja"
+"""The file that newer folders keep the template of a chat in."""
 
 
 class ForeignTokenizer:
@@ -28,11 +32,23 @@ class ForeignTokenizer:
     and every call with text is refused.
     """
 
-    def __init__(self, folder: Path, stored: Mapping[str, Any], size: int) -> None:
+    def __init__(self, folder: Path, stored: Mapping[str, Any], size: int, core: tokenizers.Tokenizer | None = None,
+                 settings: Mapping[str, Any] | None = None) -> None:
+        """The tokenizer of a folder.
+
+        Args:
+            stored: the published config, which names special ids.
+            size: how many ids the network has.
+            core: the tokenizer, where it comes from elsewhere than the folder's tokenizer.json.
+            settings: what tokenizer_config.json would say; read from the folder when none.
+        """
         self.folder, self.size = folder, size
         file = folder / "tokenizer.json"
-        self.core: tokenizers.Tokenizer | None = None
-        if file.is_file():
+        self.core = core
+        self.settings = dict(settings) if settings is not None else _settings(folder)
+        """What tokenizer_config.json says: names of special tokens, the template of a chat."""
+        self.made = core is not None
+        if core is None and file.is_file():
             try:
                 self.core = tokenizers.Tokenizer.from_file(str(file))
             except Exception as error:  # the library raises bare Exception
@@ -61,10 +77,29 @@ class ForeignTokenizer:
         return [str(self._core().id_to_token(int(token))) for token in ids]
 
     def save(self, folder: str | Path) -> None:
-        """Copy the tokenizer's files."""
-        for name in ("tokenizer.json", "tokenizer_config.json"):
+        """Write the tokenizer's files: copies of the folder's own, where they came from there."""
+        if self.made:
+            self._core().save(str(Path(folder) / "tokenizer.json"))
+            write_json(Path(folder) / "tokenizer_config.json", self.settings)
+            return
+        for name in ("tokenizer.json", "tokenizer_config.json", TEMPLATE):
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, Path(folder) / name)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """A conversation as the text that the model was trained to answer, ready for its answer.
+
+        Raises:
+            BothwaysError: the folder has no template, or the template refuses the conversation.
+        """
+        template = self.settings.get("chat_template")
+        if not isinstance(template, str):
+            raise BothwaysError(f"{self.folder} has no chat template: give the prompt to `generate` as the model "
+                                "expects it")
+        names = {entry: self.settings.get(entry) for entry in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        spelled = {entry: one.get("content") if isinstance(one, Mapping) else one
+                   for entry, one in names.items() if one}
+        return render(template, messages, spelled, str(self.folder))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -112,3 +147,14 @@ class ForeignTokenizer:
         if self.core is None:
             raise BothwaysError(f"{self.folder} has no tokenizer.json, so this model speaks in token ids only")
         return self.core
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, with the template of a chat that may lie beside it; empty where there is none."""
+    file, template = folder / "tokenizer_config.json", folder / TEMPLATE
+    settings = read_json(file) if file.is_file() else {}
+    if isinstance(several := settings.get("chat_template"), list):
+        settings["chat_template"] = next((one.get("template") for one in several if one.get("name") == "default"), None)
+    if template.is_file():
+        settings["chat_template"] = template.read_text(encoding="utf-8")
+    return settings
