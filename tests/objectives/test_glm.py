@@ -144,7 +144,7 @@ def test_sentences_are_hidden_whole_up_to_the_rate():
 
 
 def test_levels_get_the_same_share_of_an_epoch():
-    objective = make({"name": "glm", "levels": list(LEVELS)}, PLAIN)
+    objective = make({"name": "glm", "levels": list(LEVELS)}, SENTENCES)
     counts = {level: sum(objective.level(Key(1, 0, i)) == level for i in range(3000)) for level in LEVELS}
     assert max(abs(count - 1000) for count in counts.values()) <= 3
 

@@ -10,16 +10,18 @@ import pytest
 import torch
 from tests.objectives.shaken import shaken
 from tests.objectives.test_leaks import check
-from tests.training.small import prepare_small
+from tests.training.small import prepare_small, small_config
 
 from bothways import objectives
 from bothways.batch import RESERVED_TOKENS, Companion, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel, ModelConfig, Shape
 from bothways.objectives import make
-from bothways.text.prepare import Prepared
+from bothways.text.prepare import Prepared, prepare
+from bothways.text.tokenizer import TokenizerConfig
 from bothways.training.data import Batches, Place, another, corrupted
 from bothways.training.held_out import HeldOut
+from bothways.training.job import resolved
 
 FIRST = len(RESERVED_TOKENS)
 SIZE = FIRST + 800
@@ -219,6 +221,15 @@ def test_four_processes_make_what_one_makes(prepared: Prepared, asks):
             row, other = own.read(step, places[step - 1]).rows[0], alone[step - 1].rows[0]
             assert torch.equal(row.inputs, other.inputs)
             assert all(torch.equal(a.targets, b.targets) for a, b in zip(row.asks, other.asks, strict=True))
+
+
+def test_a_text_without_sentences_is_refused_before_training(tmp_path):
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"some words {i} and no end of them" * 9 for i in range(30)))
+    plain = prepare(tmp_path / "corpus.txt", tmp_path / "text", tokenizer=TokenizerConfig("bytes"), window=64)
+    for spec in ("sentence-pairs", "glm(levels=sentence)", "denoising(noises=sentence-permutation)"):
+        with pytest.raises(BothwaysError, match=r"works on sentences, and none ends .* in this text: give it text"):
+            resolved(small_config(objective=spec), plain)
+    assert resolved(small_config(objective="denoising"), plain)[1].name == "denoising"
 
 
 def test_held_out_text_is_asked_in_pairs_too(prepared: Prepared):

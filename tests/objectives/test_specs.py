@@ -14,6 +14,7 @@ from bothways.batch import RESERVED_TOKENS, Key, Vocabulary, Window, pack
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel, ModelConfig, Shape
 from bothways.objectives import known, make
+from bothways.objectives.options import need_sentences
 from bothways.training.data import corrupted
 
 PLAIN = Vocabulary.plain(100)
@@ -71,6 +72,7 @@ def test_every_objective_says_what_it_is_and_where_it_comes_from(name):
     ("masked(whole_words=3)", "whole_words is 3, but must be true or false"),
     ("masked(0.3)", "need names"),
     ("masked(rate=)", "cannot read the options"),
+    ("masked(rate=0.1, asked=0.5, rate=0.2)", "name rate twice: leave one out"),
     ("masked(rate=0.3", "cannot read the objective"),
     ("span-corruption(mean_span=0.5)", "mean_span is 0.5, but must be a number of at least 1"),
     ("diffusion(smallest_time=0)", "smallest_time is 0"), ("diffusion(schedule=cosin)", "did you mean 'cosine'"),
@@ -85,6 +87,27 @@ def test_mistakes_are_one_sentence(spec, says):
     with pytest.raises(BothwaysError, match=says) as error:
         make(spec, PLAIN)
     assert "\n" not in str(error.value) and error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", [name for name in known() if name != "mixture"])
+def test_every_token_that_an_objective_needs_is_asked_for(name):
+    wordy = replace(PLAIN, ends_sentence=np.arange(PLAIN.size) == 99)
+    make(name, wordy)
+    for token in known()[name].tokens:
+        poor = replace(wordy, ids={other: i for other, i in wordy.ids.items() if other != token})
+        with pytest.raises(BothwaysError, match=f"'{name}' writes {token}, which this tokenizer does not have: add it"):
+            make(name, poor)
+
+
+def test_a_mixture_works_on_sentences_where_a_member_does():
+    wordy = replace(PLAIN, ends_sentence=np.arange(PLAIN.size) == 99)
+    for spec, needs in (("masked + glm(levels=('sentence', 'token'))", True), ("next-token + masked", False),
+                        ("denoising", False), ("denoising(noises='masking | sentence-permutation')", True)):
+        assert make(spec, wordy).needs_sentences == needs
+    # the last token ends the text, and no sentence inside it
+    with pytest.raises(BothwaysError, match="'glm' works on sentences, and none ends"):
+        need_sentences("glm", wordy, [np.array([50, 51, 99])])
+    need_sentences("glm", wordy, [np.array([50, 51]), np.array([50, 99, 51])])
 
 
 def test_a_tokenizer_without_a_needed_token_is_refused():

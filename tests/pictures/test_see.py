@@ -32,9 +32,16 @@ def test_the_examples_of_the_help_work_as_printed(capsys, line):
 
 @pytest.mark.parametrize("name", [name for name in known() if name != "mixture"])
 def test_every_objective_prints_one_example(capsys, name):
-    code, out, _ = called(capsys, "--objective", name, "The cat sat on the mat and looked out of the window")
+    code, out, _ = called(capsys, "--objective", name, "The cat sat on the mat. It looked out of the window.")
     assert code == 0
     assert "goes in" in out and "is asked" in out and "→" in out and known()[name].summary in out
+
+
+@pytest.mark.parametrize("spec", ["sentence-pairs", "sentence-pairs(asks=sentence-order)", "glm(levels=sentence)",
+                                  "denoising(noises=sentence-permutation)"])
+def test_what_works_on_sentences_wants_some(capsys, spec):
+    code, out, err = called(capsys, "--objective", spec, "the cat sat on the mat")
+    assert code == 2 and not out and "sentence" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -136,7 +136,10 @@ def _labels(options: Options) -> list[str]:
 
 def _examples(options: Options, console: Console) -> list[tuple[str, str]]:
     """One Example of the objective; of a mixture, one of each member. Returns each one's (SVG, HTML)."""
+    import numpy as np
+
     from bothways.objectives import Mixture, make
+    from bothways.objectives.options import need_sentences
     from bothways.pictures import example as story
     from bothways.pictures import svg
     from bothways.pictures.visibility import of_example
@@ -151,6 +154,8 @@ def _examples(options: Options, console: Console) -> list[tuple[str, str]]:
         text = f"{QUESTION} <sep> {text}"
     tokenizer = _tokenizer(options, f"{text} {OTHER}" if objective.reads_another else text)
     objective = make(str(options.objective), tokenizer.vocabulary)
+    if objective.needs_sentences:
+        need_sentences(objective.name, tokenizer.vocabulary, [np.array([*tokenizer.encode(text), 0])])
     if isinstance(objective, Mixture) and len(objective.members) > 1 and options.out and options.out.suffix == ".svg":
         raise BothwaysError(f"--out {options.out}: a mixture has one picture a member and an .svg holds one, so write "
                             ".html")

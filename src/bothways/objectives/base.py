@@ -195,6 +195,11 @@ class Objective(ABC):
         """Whether a window must come with one of another document (`Window.other`)."""
         return False
 
+    @property
+    def needs_sentences(self) -> bool:
+        """Whether it has nothing to learn in a text whose sentences have no ends (`options.need_sentences`)."""
+        return False
+
     def parts(self, network: Network, example: Example, z_loss: float = 0.0) -> list[Part]:
         """The parts of the loss from weights and a packed Example: one pass of the trunk, then `loss`.
 

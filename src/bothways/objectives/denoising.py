@@ -92,6 +92,10 @@ class Denoising(Objective):
         left = [self._left(way) for way in self._ways]
         return Profile(causal, source_inputs=sum(left) / len(left))
 
+    @property
+    def needs_sentences(self) -> bool:
+        return ("sentence-permutation",) in self._ways
+
     def corrupt(self, window: Window, key: Key) -> Example:
         ids, rng = window.ids, key.rng()
         # 1. <bos> and <eos> stay where they are

@@ -62,6 +62,9 @@ class GLM(Objective):
         object.__setattr__(self, "levels", tuple(choice(self.name, "levels", level, LEVELS) for level in levels))
         share(self.name, "rate", self.rate)
         at_least(self.name, "mean_span", self.mean_span, 1)
+        if self.needs_sentences and not self.vocabulary.ends_sentence.any():
+            raise BothwaysError(f"objective '{self.name}': the level 'sentence' hides whole sentences, and this "
+                                "tokenizer has no token that ends one (. ! or ?): leave it out of levels")
         choice(self.name, "places", self.places, ("two", "one"))
         if isinstance(self.longest, bool) or not isinstance(self.longest, int) or self.longest < 2:
             raise BothwaysError(f"objective '{self.name}': longest is {self.longest!r}, but must be a whole number of "
@@ -83,6 +86,10 @@ class GLM(Objective):
         known = {"token": (self.rate, self.rate / mean), "sentence": (self.rate, self.rate / 20), "document": (0.75, 0)}
         hidden, spans = np.mean([known[level] for level in self.levels], axis=0)
         return Profile(prefix, inputs=float(1 + 2 * spans), asked=float(hidden + spans))
+
+    @property
+    def needs_sentences(self) -> bool:
+        return "sentence" in self.levels
 
     def level(self, key: Key) -> str:
         """The level of this window in this epoch."""

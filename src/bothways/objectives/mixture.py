@@ -154,6 +154,10 @@ class Mixture(Objective):
         return any(member.objective.reads_another for member in self.members)
 
     @property
+    def needs_sentences(self) -> bool:
+        return any(member.objective.needs_sentences for member in self.members)
+
+    @property
     def companions(self) -> tuple[Companion, ...]:
         """Everything the members need; two that agree in all share one."""
         return tuple(dict.fromkeys(one for member in self.members for one in member.objective.companions))

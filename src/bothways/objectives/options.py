@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -59,6 +59,13 @@ def need_tokens(objective: str, vocabulary: Vocabulary, tokens: Sequence[str]) -
     if missing:
         raise BothwaysError(f"objective '{objective}' writes {' and '.join(missing)}, which this tokenizer does not "
                             "have: add it to the tokenizer's special tokens or choose another objective")
+
+
+def need_sentences(objective: str, vocabulary: Vocabulary, texts: Iterable[np.ndarray]) -> None:
+    """Refuse texts (ids each) in which no sentence ends before the last token."""
+    if not any(vocabulary.ends_sentence[ids[:-1]].any() for ids in texts):
+        raise BothwaysError(f"objective '{objective}' works on sentences, and none ends (. ! or ?) in this text: give "
+                            "it text with sentences, or choose another objective")
 
 
 def need_ordinary(objective: str, vocabulary: Vocabulary) -> None:

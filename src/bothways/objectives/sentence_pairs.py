@@ -81,6 +81,10 @@ class SentencePairs(Objective):
     def reads_another(self) -> bool:
         return self.asks == "next-sentence"
 
+    @property
+    def needs_sentences(self) -> bool:
+        return True
+
     def corrupt(self, window: Window, key: Key) -> Example:
         vocabulary, rng = self.vocabulary, key.rng()
         pair = self.pair(window, key.rng(PAIR))

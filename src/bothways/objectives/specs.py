@@ -81,6 +81,10 @@ def _options(text: str, options: str) -> dict[str, object]:
                             ) from error
     if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
         raise BothwaysError(f"the options of the objective '{text}' need names, as in masked(rate=0.3)")
+    names = [word.arg for word in call.keywords]
+    if len(set(names)) < len(names):
+        raise BothwaysError(f"the options of the objective '{text}' name {max(names, key=names.count)} twice: leave "
+                            "one out")
     found: dict[str, object] = {}
     for word in call.keywords:
         try:

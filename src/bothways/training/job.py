@@ -15,6 +15,7 @@ from bothways import objectives
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel, cost
 from bothways.objectives.base import Objective
+from bothways.objectives.options import need_sentences
 from bothways.text.prepare import Prepared
 from bothways.training.budget import steps_of
 from bothways.training.calibration import calibrate, side_by_side
@@ -65,6 +66,10 @@ class Job:
                        micro=config.micro_batch)
 
 
+LOOKED_AT = 10_000
+"""Windows that are looked at at most, evenly spread, to see whether a text has sentences."""
+
+
 def resolved(config: TrainConfig, prepared: Prepared) -> tuple[TrainConfig, Objective]:
     """The config with what follows from text and objective filled in, and the objective.
 
@@ -78,6 +83,10 @@ def resolved(config: TrainConfig, prepared: Prepared) -> tuple[TrainConfig, Obje
     if objective.reads_turns and prepared.train.cut != "turns":
         raise BothwaysError(f"the objective '{objective.name}' learns answers to questions, but this text was cut by "
                             f"'{prepared.train.cut}': read records with text.cut: turns, or choose another objective")
+    if objective.needs_sentences:
+        windows = prepared.train
+        some = range(0, len(windows), -(-len(windows) // LOOKED_AT))
+        need_sentences(objective.name, objective.vocabulary, (windows[index].ids for index in some))
     shape = dataclasses.replace(config.model.shape, vocabulary=prepared.tokenizer.vocabulary.size)
     if objective.stack == "two towers" and not shape.source_layers:
         if shape.layers < 2:
