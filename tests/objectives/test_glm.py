@@ -266,7 +266,7 @@ def test_the_writer_counts_the_span_and_keeps_the_place():
     writer = Writer(trained.network, [example], GenerateConfig(), torch.zeros(TOKENIZER.vocabulary.size, dtype=bool), 4)
     for _ in range(3):
         writer.step()
-    facts = {name: int(fact[0]) for name, fact in writer._fields.items()}
+    facts = {name: int(fact[0]) for name, fact in writer.reader._fields.items()}
     assert facts["span"] == 3 and facts["position"] == int(example.fields["position"][-1])
     assert facts["index"] == len(example) + 1 and facts["prefix"] == 0
 
