@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bothways.errors import BothwaysError
 from bothways.model import FeedForward, ModelConfig, Norm, Shape
 from bothways.model.allocator import keep_memory
 from bothways.model.feed_forward import ACTIVATIONS, gelu_tanh, make_feed_forward
@@ -28,6 +29,23 @@ def test_rms_norm_is_the_librarys_with_its_gradients(shape):
         results.append((read, leaf.grad, norm.weight.grad))
     for ours, theirs in zip(*results):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_norm_without_a_weight_has_none_and_divides_alone():
+    config = ModelConfig(norm=Norm(weight=False, epsilon=1e-3))
+    norm, states = make_norm(config, 12), torch.randn(5, 12, dtype=torch.float64)
+    assert not list(norm.parameters())
+    torch.testing.assert_close(norm(states), states / (states.square().mean(-1, keepdim=True) + 1e-3).sqrt())
+    layer = make_norm(ModelConfig(norm=Norm("layer", weight=False, epsilon=1e-3)), 12)
+    assert not list(layer.parameters())
+    with pytest.raises(BothwaysError, match=r"norm\.weight is false, but norm\.centred"):
+        ModelConfig(norm=Norm(weight=False, centred=True))
+    with pytest.raises(BothwaysError, match=r"norm\.weight is false, but norm\.bias"):
+        ModelConfig(norm=Norm("layer", weight=False), bias=True)
+
+
+def test_a_squared_relu_by_hand():
+    assert ACTIVATIONS["relu_squared"](torch.tensor([-2.0, 0.0, 0.5, 3.0])).tolist() == [0.0, 0.0, 0.25, 9.0]
 
 
 def test_rms_norm_in_low_precision_stays_near():

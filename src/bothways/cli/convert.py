@@ -3,7 +3,7 @@
     bothways convert run/model exported --dtype bfloat16
 
 The layout "auto" takes the class of transformers that gives the same logits, where there is one; "bothways" keeps our
-own names; llama, qwen3, eurobert and t5 ask for that family, and say which choice prevents it where it does not fit.
+own names; the model_type of a family (llama, gpt2, t5, ...) asks for that one, and says which choice prevents it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Options:
     """The model folder to read: ours, or a plain one of a known family."""
     out: tyro.conf.Positional[Path]
     """The folder to write."""
-    layout: Literal["auto", "bothways", "llama", "qwen3", "eurobert", "t5"] = "auto"
-    """Whose names the weights get."""
+    layout: str = "auto"
+    """Whose names the weights get: auto, bothways or a family's model_type."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """The number format of the weights; as they are when none."""
     force: bool = False

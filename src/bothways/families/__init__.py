@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from bothways.errors import BothwaysError, nearest
+from bothways.families.bart import Bart, PlBart
 from bothways.families.base import Direction, Family
+from bothways.families.cohere import Cohere
 from bothways.families.eurobert import EuroBert
+from bothways.families.gemma import Gemma2, Gemma3
+from bothways.families.glm import Glm, Glm4
+from bothways.families.gpt2 import Gpt, Gpt2
+from bothways.families.gpt_neo import GptNeo
+from bothways.families.gptj import GptJ
+from bothways.families.llada import Llada
 from bothways.families.llama import Llama
 from bothways.families.mistral import Mistral
+from bothways.families.nanochat import NanoChat
 from bothways.families.qwen2 import Qwen2
 from bothways.families.qwen3 import Qwen3
 from bothways.families.t5 import T5
@@ -19,6 +28,8 @@ __all__ = ["KNOWN", "Family", "family", "fitting", "obstacle"]
 KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llama(), Qwen3(), EuroBert(), T5(),
     Mistral(), Qwen2(),
+    Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
+    Llada(), Bart(), PlBart(),
 )}
 """Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""
 
@@ -65,8 +76,8 @@ def obstacle(config: ModelConfig, objective: Objective) -> str | None:
 
 
 def _candidates(objective: Objective) -> list[Family]:
-    """The families that read in the direction of this objective."""
-    return [family for family in KNOWN.values() if family.direction == direction(objective)]
+    """The families of `transformers` that read in the direction of this objective."""
+    return [family for family in KNOWN.values() if family.direction == direction(objective) and not family.own_code]
 
 
 def _unseen(objective: Objective) -> str | None:

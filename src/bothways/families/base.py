@@ -82,6 +82,10 @@ class Family(ABC):
     """Patterns of published entries that repeat another one or the config, and are passed over."""
     head: ClassVar[str] = "lm_head.weight"
     """The entry of the table that scores, which a tied network may repeat in its file."""
+    own_code: ClassVar[bool] = False
+    """Whether a folder brings code of its own, `transformers` having no class: written only where it is asked for."""
+    prefix: ClassVar[str] = ""
+    """What the names of a body begin with; a file of a body alone leaves it out everywhere."""
 
     @abstractmethod
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
@@ -105,6 +109,9 @@ class Family(ABC):
 
     def differences(self, config: ModelConfig) -> list[str]:
         """Each choice in `config` that this family does not have, as a phrase."""
+        if (config.stack == "two towers") != (self.direction == "two towers"):
+            has = "two towers" if self.direction == "two towers" else "one tower"
+            return [f"shape.source_layers is {config.shape.source_layers}, but it has {has}"]
         try:
             read = self.returned(config)
         except BothwaysError as error:
@@ -165,7 +172,8 @@ class Family(ABC):
         Raises:
             BothwaysError: missing and unknown names, all in one sentence; a tensor of another shape, with both shapes.
         """
-        links, shapes, weights = self.links(config), shapes_of(config), Weights.of(published)
+        links, shapes = self.links(config), shapes_of(config)
+        weights = self._prefixed(Weights.of(published))
         expected = {name for link in links for name in link.names.theirs}
         found = {name for name in weights if name in expected or not self.repeats(name, config)}
         account(found, expected, where)
@@ -178,6 +186,12 @@ class Family(ABC):
                 check_shape(name, weights.shape(name), theirs, where)
                 parts.append(Part(name, rows, None if change is None else change.bound(config)))
         return Joined(weights, ours, shapes)
+
+    def _prefixed(self, weights: Weights) -> Weights:
+        """The entries as the table names them, also where the file holds a body alone."""
+        if not self.prefix or any(name.startswith(self.prefix) for name in weights):
+            return weights
+        return Weights({self.prefix + name: entry for name, entry in weights.stored.items()}, weights.where)
 
     def repeats(self, name: str, config: ModelConfig) -> bool:
         """Whether a published entry only repeats what another one or the config says, and may be passed over."""

@@ -91,6 +91,8 @@ class Norm:
     """Whether the embedding is normed before the first block; only where norms come after when none."""
     centred: bool = False
     """The factor is 1 + weight, so that a weight of 0 changes nothing (Gemma)."""
+    weight: bool = True
+    """Whether what is normed is multiplied by a learned weight (nanochat and OLMo do without)."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class FeedForward:
     """Gated (arXiv 2002.05202) or plain."""
 
     kind: Literal["gated", "plain"] = "gated"
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"] = "silu"
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,9 @@ class ModelConfig:
             yield "norm.bias is true, but norm.kind 'rms' has none: choose 'layer' or leave the bias out"
         if self.norm.centred and self.norm.kind != "rms":
             yield f"norm.centred speaks of RMS norms, but norm.kind is '{self.norm.kind}': change one of them"
+        if not self.norm.weight and (self.norm.centred or (self.norm.kind == "layer" and self.norm_bias)):
+            yield (f"norm.weight is false, but norm.{'centred' if self.norm.centred else 'bias'} speaks of a norm that "
+                   "has one: change one of them")
         if self.parallel and self.norm.place != "before":
             yield f"parallel blocks are normed before, but norm.place is '{self.norm.place}': change one of them"
         if self.parallel and self.shape.source_layers:

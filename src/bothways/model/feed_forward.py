@@ -61,8 +61,13 @@ class _GeluTanh(torch.autograd.Function):
         return grad * slope
 
 
+def relu_squared(inputs: Tensor) -> Tensor:
+    """max(x, 0)^2 (Primer, arXiv 2109.08668, section 4)."""
+    return F.relu(inputs).square()
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu, "gelu": F.gelu, "gelu_tanh": gelu_tanh, "relu": F.relu}
+    "silu": F.silu, "gelu": F.gelu, "gelu_tanh": gelu_tanh, "relu": F.relu, "relu_squared": relu_squared}
 
 
 class GatedFeedForward(nn.Module):
@@ -118,6 +123,7 @@ _SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "gelu": lambda grad, x, out: torch.ops.aten.gelu_backward(grad, x, grad_input=out),
     "gelu_tanh": lambda grad, x, out: torch.ops.aten.gelu_backward(grad, x, approximate="tanh", grad_input=out),
     "relu": lambda grad, x, out: torch.ops.aten.threshold_backward(grad, x, 0, grad_input=out),
+    "relu_squared": lambda grad, x, out: torch.mul(grad, F.relu(x).mul_(2), out=out),
 }
 """Each activation's gradient, written in place: (gradient behind it, its input, where to)."""
 

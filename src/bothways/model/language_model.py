@@ -172,7 +172,7 @@ class LanguageModel(nn.Module):
         """Tokens as vectors, with those of the fields that have an embedding of their own: (N, D)."""
         embedded = self._looked_up(example.inputs)
         if self.config.embedding_scale is not None:
-            embedded = embedded * self.config.embedding_scale
+            embedded = embedded * _factor(self.config.embedding_scale, embedded)
         for companion in self.companions.values():
             if isinstance(companion, FieldEmbedding):
                 embedded = companion(embedded, example.fields)
@@ -186,7 +186,8 @@ class LanguageModel(nn.Module):
     def _plain(self, inputs: Tensor) -> Tensor:
         """What a companion reads that shares the trunk's embedding: (N,) ids to (N, D)."""
         embedded = cast(Tensor, self.embedding(inputs))
-        return embedded if self.config.embedding_scale is None else embedded * self.config.embedding_scale
+        return embedded if self.config.embedding_scale is None else embedded * _factor(
+            self.config.embedding_scale, embedded)
 
     def _reader(self, example: Example) -> Generator | None:
         """The companion that reads in the trunk's stead, if all Asks are for it."""
@@ -238,6 +239,11 @@ class LanguageModel(nn.Module):
             cache.read_source(example.source, told)
         plan = cache.plan_across(example, cross)
         return source, [(kept, plan) for kept in cache.cross], extras
+
+
+def _factor(scale: float, like: Tensor) -> float:
+    """A scale in the number format of what it is to multiply, as Gemma was trained: 55.4256 is 55.5 in bfloat16."""
+    return scale if like.dtype == torch.float32 else torch.tensor(scale, dtype=like.dtype).item()
 
 
 def _asked(example: Example) -> Tensor | None:

@@ -15,15 +15,20 @@ from bothways.model.config import ModelConfig
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + epsilon) * weight (arXiv 1910.07467), or times 1 + weight where it is `centred`.
 
+    Without a weight (`weighted` false) times nothing.
+
     On the CPU with its own backward: the library's is put together from many small steps there.
     """
 
-    def __init__(self, width: int, epsilon: float, centred: bool = False) -> None:
+    def __init__(self, width: int, epsilon: float, centred: bool = False, weighted: bool = True) -> None:
         super().__init__()
-        self.weight, self.epsilon, self.centred = nn.Parameter(torch.ones(width)), epsilon, centred
+        self.width, self.epsilon, self.centred = width, epsilon, centred
+        self.weight = nn.Parameter(torch.ones(width)) if weighted else None
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
+        if self.weight is None:
+            return F.rms_norm(states, (self.width,), None, self.epsilon)
         weight = 1 + self.weight if self.centred else self.weight
         if states.device.type == "cpu" and states.dtype == self.weight.dtype:
             normed: Tensor = _RMSNorm.apply(states, weight, self.epsilon)
@@ -31,7 +36,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(states, weight.shape, weight, self.epsilon)
 
     def extra_repr(self) -> str:
-        return f"{len(self.weight)}, epsilon={self.epsilon}"
+        return f"{self.width}, epsilon={self.epsilon}"
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -65,5 +70,5 @@ class _RMSNorm(torch.autograd.Function):
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """The norm the config chooses, over vectors of `width` numbers."""
     if config.norm.kind == "layer":
-        return nn.LayerNorm(width, eps=config.norm.epsilon, bias=config.norm_bias)
-    return RMSNorm(width, config.norm.epsilon, config.norm.centred)
+        return nn.LayerNorm(width, config.norm.epsilon, config.norm.weight, config.norm_bias)
+    return RMSNorm(width, config.norm.epsilon, config.norm.centred, config.norm.weight)
