@@ -48,7 +48,8 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "position.local_base": position.base if position.local_base is None else position.local_base,
              "position.scaling": _spoken(position.scaling),
              "companions": {one["name"]: one for one in flat["companions"]}}
-    silent = ["dropout"]
+    flat |= {"head.activation": config.head_activation, "head.dense_bias": config.head_dense_bias}
+    silent = ["dropout"] + ["head.activation", "head.dense_bias"] * (not config.head.transform)
     silent += ["position.length"] * (position.kind != "learned")
     silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal"))
     silent += ["position.share"] * (position.kind != "rotary")
