@@ -287,8 +287,8 @@ class ModelConfig:
             yield (f"norm.weight is false, but norm.{'centred' if self.norm.centred else 'bias'} speaks of a norm that "
                    "has one: change one of them")
         if not self.norm.first and (self.norm.place != "before" or self.parallel):
-            yield ("norm.first is false, but only blocks whose parts are normed one by one before (norm.place 'before', "
-                   f"not parallel) can leave the first norm out: norm.place is '{self.norm.place}'")
+            yield ("norm.first is false, but only blocks whose parts are normed one by one (norm.place 'before', not "
+                   f"parallel) can leave the first norm out: norm.place is '{self.norm.place}'")
         if not self.norm.first and (self.shape.distinct is not None or self.shape.source_layers):
             yield ("norm.first is false for the first block of one tower, but shape.distinct or shape.source_layers "
                    "makes that block serve elsewhere: choose one")
