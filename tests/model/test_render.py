@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from bothways.batch import Example
 from bothways.model import flex
 from bothways.model.cache import Cache
-from bothways.model.looking_back import CachedPlanner
 from bothways.model.config import ModelConfig, Shape
+from bothways.model.looking_back import CachedPlanner
 from bothways.model.render import Plan, Planner, render, simplify
 from bothways.sparse import global_tokens, random_links, strided
 from bothways.visibility import (

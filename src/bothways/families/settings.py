@@ -48,8 +48,14 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "position.local_base": position.base if position.local_base is None else position.local_base,
              "position.scaling": _spoken(position.scaling),
              "companions": {one["name"]: one for one in flat["companions"]}}
-    flat |= {"head.activation": config.head_activation, "head.dense_bias": config.head_dense_bias}
-    silent = ["dropout"] + ["head.activation", "head.dense_bias"] * (not config.head.transform)
+    flat |= {"mixer.inner": config.mixed, "mixer.rank": config.mixer.rank or -(-shape.width // 16)}
+    silent = ["dropout"]
+    recurrent = [f"mixer.{name}" for name in ("state", "convolution", "convolution_bias", "inner", "rank", "head_size",
+                                              "groups")]
+    silent += recurrent if config.mixer.kind == "attention" else [
+        "shape.heads", "shape.key_heads", "shape.head_size", "scale", "soft_cap", "reach",
+        *{"mamba": recurrent[-2:], "mamba2": ["mixer.rank"]}[config.mixer.kind]]
+    silent += ["shape.inner", "feed_forward.activation"] * (config.feed_forward.kind == "none")
     silent += ["position.length"] * (position.kind != "learned")
     silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal"))
     silent += ["position.share"] * (position.kind != "rotary")

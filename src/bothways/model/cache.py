@@ -17,6 +17,7 @@ from bothways.errors import BothwaysError
 from bothways.model.attention import Kept
 from bothways.model.config import ModelConfig
 from bothways.model.looking_back import CachedPlanner
+from bothways.model.mamba import MIXERS
 from bothways.model.render import Plan, Planner
 from bothways.model.stores import Numbers, Step, Store
 from bothways.visibility import Causal, Fields, SameDocument, Visibility, prefix
@@ -42,8 +43,10 @@ class Cache:
         self.config, self.capacity, self.numbers, self.slack = config, max(capacity, 1), numbers, slack
         self.dtype, self.device = dtype, torch.device(device)
         self.lengths = torch.zeros(sequences, dtype=torch.long)
-        self.stores = [Store(sequences, config.key_heads, self.capacity, config.head_size, dtype, self.device,
-                             _ring(config, layer, slack), numbers) for layer in range(config.shape.layers)]
+        self.stores: list[Store] = [
+            MIXERS[config.mixer.kind].store(config, sequences, dtype, self.device) if config.mixer.kind in MIXERS else
+            Store(sequences, config.key_heads, self.capacity, config.head_size, dtype, self.device,
+                  _ring(config, layer, slack), numbers) for layer in range(config.shape.layers)]
         self.facts: dict[str, Tensor] = {}
         self.cross: list[Kept] = []
         self.source_facts: dict[str, Tensor] = {}
@@ -232,9 +235,11 @@ class Cache:
         """Take tokens back: each document keeps its first `lengths`.
 
         Raises:
-            BothwaysError: a layer that keeps only its last tokens no longer has those that would be the last.
+            BothwaysError: a layer keeps a state instead of tokens, or no longer has those that would be the last.
         """
         new = torch.as_tensor(lengths, dtype=torch.long)
+        if bool((new < self.lengths).any()) and not all(store.takes_back for store in self.stores):
+            raise BothwaysError("a recurrent layer keeps a state instead of its tokens, so none can be taken back")
         for ring in {store.ring for store in self.stores} - {None}:
             assert ring is not None
             lost = (self.lengths - new > (self.slack or 0)) & (self.lengths > ring)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
@@ -93,34 +93,41 @@ class Norm:
     """The factor is 1 + weight, so that a weight of 0 changes nothing (Gemma)."""
     weight: bool = True
     """Whether what is normed is multiplied by a learned weight (nanochat and OLMo do without)."""
-    first: bool = True
-    """Whether the first block norms what its attention reads; a normed embedding needs none (ModernBERT)."""
 
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
-"""Functions between two linear layers."""
+@dataclass(frozen=True)
+class Mixer:
+    """What mixes tokens: attention, or a recurrence that reads left to right only (model/mamba.py).
+
+    The other choices are the recurrence's: numbers of `state` a channel, places its `convolution` reads, the `inner`
+    width (twice the network's when none), the `rank` of Mamba's steps (a 16th of the width when none), Mamba-2's
+    `head_size` and `groups`.
+    """
+
+    kind: Literal["attention", "mamba", "mamba2"] = "attention"
+    state: int = 16
+    convolution: int = 4
+    convolution_bias: bool = True
+    inner: int | None = None
+    rank: int | None = None
+    head_size: int = 64
+    groups: int = 1
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Gated (arXiv 2002.05202) or plain."""
+    """Gated (arXiv 2002.05202), plain, or none at all (Mamba)."""
 
-    kind: Literal["gated", "plain"] = "gated"
-    activation: Activation = "silu"
+    kind: Literal["gated", "plain", "none"] = "gated"
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"] = "silu"
 
 
 @dataclass(frozen=True)
 class Head:
     """How a state becomes scores over the vocabulary, beside the product with a table."""
 
-    scores: bool = True
-    """Whether it does at all; the body of an encoder gives states only (a published BERT without its head)."""
     transform: bool = False
-    """A dense layer to the embedding's width, an activation and a norm come first (BERT)."""
-    activation: Activation | None = None
-    """Of the transform; the feed-forward's when none (RoBERTa's is gelu whatever its blocks have)."""
-    dense_bias: bool | None = None
-    """Whether the transform's dense layer has a bias; as linear layers have one when none."""
+    """A dense layer to the embedding's width, the feed-forward's activation and a norm come first (BERT)."""
     bias: bool = False
     """A number added to each token's score."""
     scale: float | None = None
@@ -149,6 +156,7 @@ class ModelConfig:
     local: int = 128
     chunk: int = 128
     head: Head = field(default_factory=Head)
+    mixer: Mixer = field(default_factory=Mixer)
     parallel: bool = False
     """Attention and feed-forward read the same normed state, and both changes are added at once (GPT-J, PaLM)."""
     bias: bool | tuple[str, ...] = False
@@ -207,19 +215,14 @@ class ModelConfig:
         return self.norm.place == "after" if self.norm.embedding is None else self.norm.embedding
 
     @property
-    def head_activation(self) -> str:
-        """The activation of the head's transform."""
-        return self.head.activation or self.feed_forward.activation
-
-    @property
-    def head_dense_bias(self) -> bool:
-        """Whether the dense layer of the head's transform has a bias."""
-        return self.bias not in (False, ()) if self.head.dense_bias is None else self.head.dense_bias
-
-    @property
     def norm_bias(self) -> bool:
         """Whether layer norms add one."""
         return self.bias is not False and self.bias != () if self.norm.bias is None else self.norm.bias
+
+    @property
+    def mixed(self) -> int:
+        """Width inside a recurrent mixer."""
+        return self.mixer.inner or 2 * self.shape.width
 
     def biased(self, part: str) -> bool:
         """Whether the linear layers of this part (one of BIASED) have a bias."""
@@ -259,6 +262,8 @@ class ModelConfig:
             if (size := getattr(shape, name)) is not None and size < 1:
                 yield f"shape.{name} is {size}, but must be at least 1 (or none, to follow from the other sizes)"
         yield from self._problems_of_blocks()
+        if self.mixer.kind != "attention":
+            yield from self._problems_of_recurrence()
         yield from self._problems_of_scores()
         most = max(shape.layers, shape.source_layers)
         if not self.reach or set(self.reach) - set("GLC"):
@@ -286,12 +291,9 @@ class ModelConfig:
         if not self.norm.weight and (self.norm.centred or (self.norm.kind == "layer" and self.norm_bias)):
             yield (f"norm.weight is false, but norm.{'centred' if self.norm.centred else 'bias'} speaks of a norm that "
                    "has one: change one of them")
-        if not self.norm.first and (self.norm.place != "before" or self.parallel):
-            yield ("norm.first is false, but only blocks whose parts are normed one by one (norm.place 'before', not "
-                   f"parallel) can leave the first norm out: norm.place is '{self.norm.place}'")
-        if not self.norm.first and (self.shape.distinct is not None or self.shape.source_layers):
-            yield ("norm.first is false for the first block of one tower, but shape.distinct or shape.source_layers "
-                   "makes that block serve elsewhere: choose one")
+        if self.feed_forward.kind == "none" and self.mixer.kind == "attention":
+            yield ("feed_forward.kind 'none' leaves attention alone in a block: choose gated, plain or another "
+                   "mixer.kind")
         if self.parallel and self.norm.place != "before":
             yield f"parallel blocks are normed before, but norm.place is '{self.norm.place}': change one of them"
         if self.parallel and self.shape.source_layers:
@@ -302,17 +304,31 @@ class ModelConfig:
                    f"({max(self.shape.layers, self.shape.source_layers)})")
         if self.shape.distinct is not None and self.shape.source_layers:
             yield "shape.distinct shares the blocks of one tower, but shape.source_layers makes two: choose one"
-        head = self.head
-        if not head.scores and (not self.tied or head != Head(scores=False)):
-            yield "head.scores is false, so there is no head to be untied or to have other choices: leave them out"
-        if (head.activation is not None or head.dense_bias is not None) and not head.transform:
-            yield "head.activation and head.dense_bias speak of head.transform, which is false: change one of them"
-        if head.activation is not None and head.activation not in get_args(Activation):
-            yield (f"head.activation is '{head.activation}', but must be one of {', '.join(get_args(Activation))} "
-                   "(or none, for the feed-forward's)")
-        if self.tied and self.embedding_width != self.shape.width and not head.transform and head.scores:
+        if self.tied and self.embedding_width != self.shape.width and not self.head.transform:
             yield (f"shape.embedding {self.shape.embedding} is not shape.width {self.shape.width}, so a tied head "
                    "needs head.transform to come back to it")
+
+    def _problems_of_recurrence(self) -> Iterator[str]:
+        """What a recurrence cannot be combined with."""
+        mixer = self.mixer
+        if self.shape.source_layers:
+            yield (f"mixer.kind '{mixer.kind}' reads left to right only, but shape.source_layers "
+                   f"{self.shape.source_layers} makes a tower that reads both ways: choose one")
+        if self.norm.place != "before" or self.parallel:
+            yield (f"mixer.kind '{mixer.kind}' stands in blocks that are normed before: use norm.place before, not "
+                   "parallel")
+        if self.narrow:
+            yield f"mixer.kind '{mixer.kind}' has no reach, but reach is '{self.reach}': use G"
+        if self.position.kind in ("rotary", "relative"):
+            yield (f"mixer.kind '{mixer.kind}' makes no scores, so position.kind '{self.position.kind}' has no place "
+                   "in it: use none")
+        for name in ("state", "convolution", "head_size", "groups", "inner", "rank"):
+            if (size := getattr(mixer, name)) is not None and size < 1:
+                yield f"mixer.{name} is {size}, but must be at least 1"
+                return
+        if mixer.kind == "mamba2" and self.mixed % (mixer.head_size * mixer.groups):
+            yield (f"mixer.inner {self.mixed} does not divide into {mixer.groups} groups of heads of "
+                   f"mixer.head_size {mixer.head_size}")
 
     def _problems_of_scores(self) -> Iterator[str]:
         """Contradictions between what knows places and what scores."""

@@ -52,14 +52,26 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
 def block_products(config: ModelConfig) -> int:
     """Weights a token is multiplied with in one block, cross-attention apart."""
     width, heads, shared = config.shape.width, config.shape.heads, config.key_heads
-    attention = width * config.head_size * (2 * heads + 2 * shared)
-    return attention + (3 if config.feed_forward.kind == "gated" else 2) * width * config.inner
+    mixing = width * config.head_size * (2 * heads + 2 * shared)
+    if config.mixer.kind != "attention":
+        mixing = recurrent_products(config)
+    return mixing + {"gated": 3, "plain": 2, "none": 0}[config.feed_forward.kind] * width * config.inner
+
+
+def recurrent_products(config: ModelConfig) -> int:
+    """Products of one recurrent mixer for a token: its linear maps, its convolution, and its state, which is written
+    and read once. Mamba-2's chunks multiply more, to do it faster."""
+    mixer, width, inner = config.mixer, config.shape.width, config.mixed
+    state = 2 * inner * mixer.state
+    if mixer.kind == "mamba":
+        rank = mixer.rank or -(-width // 16)
+        return 3 * width * inner + inner * (mixer.convolution + 2 * rank + 2 * mixer.state) + state
+    channels = inner + 2 * mixer.groups * mixer.state
+    return width * (2 * inner + channels + inner // mixer.head_size) + channels * mixer.convolution + state
 
 
 def head_products(config: ModelConfig) -> int:
-    """Weights a state asked for is multiplied with; none without a head."""
-    if not config.head.scores:
-        return 0
+    """Weights a state asked for is multiplied with."""
     scored = config.embedding_width if config.tied or config.head.transform else config.shape.width
     return scored * (config.shape.vocabulary + (config.shape.width if config.head.transform else 0))
 
@@ -76,6 +88,8 @@ def _tower(config: ModelConfig, tokens: int, layers: int, visibility: Visibility
         return 0.0
     shares: dict[Visibility, float] = {}
     total = 2.0 * tokens * layers * block_products(config)
+    if config.mixer.kind != "attention":
+        return total
     for layer in range(layers):
         value = visibility & config.reach_of(layer)
         if value not in shares:

@@ -19,16 +19,15 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
               else f"{shape.layers} layers in one tower")
     shared = "" if config.key_heads == shape.heads else f" sharing {config.key_heads} of keys"
     normed = " and on queries and keys" if config.norm.query_key else ""
-    head = "head tied to the embedding" if config.tied else "head of its own"
-    head = head if config.head.scores else "no head: states only"
     lines = [
         ("stack", f"{towers}, reach {config.reach}" + (f" (L: {config.local} tokens)" if "L" in config.reach else "")
          + (f" (C: chunks of {config.chunk} tokens)" if "C" in config.reach else "")),
-        ("width", f"{shape.width}, {shape.heads} heads of {config.head_size}{shared}, {config.inner} inside "
-                  f"the {config.feed_forward.kind} feed-forward ({config.feed_forward.activation})"),
+        ("width", f"{shape.width}, {_mixing(config)}{shared}" + (
+            f", {config.inner} inside the {config.feed_forward.kind} feed-forward ({config.feed_forward.activation})"
+            if config.feed_forward.kind != "none" else "")),
         ("places", config.position.kind),
         ("norm", f"{config.norm.kind}, {config.norm.place} each layer{normed}"),
-        ("vocabulary", f"{shape.vocabulary:,}, {head}"),
+        ("vocabulary", f"{shape.vocabulary:,}, head {'tied to the embedding' if config.tied else 'of its own'}"),
         ("parameters", f"{count['total']:,} in all, {count['non_embedding']:,} without embeddings, "
                        f"{count['active']:,} active for a token"),
     ]
@@ -38,3 +37,10 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
                                  f"{length}, {profile.visibility!r}, logits for {profile.asked:.0%})")]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _mixing(config: ModelConfig) -> str:
+    """What mixes tokens, in words."""
+    if config.mixer.kind == "attention":
+        return f"{config.shape.heads} heads of {config.head_size}"
+    return f"{config.mixer.kind} {config.mixed} wide with {config.mixer.state} numbers of state each"

@@ -131,6 +131,9 @@ class Store:
         ring: slots of a ring; none keeps every token.
     """
 
+    takes_back = True
+    """Whether tokens can be taken back."""
+
     def __init__(self, documents: int, heads: int, capacity: int, width: int, dtype: torch.dtype,
                  device: torch.device, ring: int | None = None, numbers: Numbers = "exact") -> None:
         self.ring = ring

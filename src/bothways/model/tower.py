@@ -12,9 +12,11 @@ from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig, Scaling
 from bothways.model.feed_forward import make_feed_forward
+from bothways.model.mamba import MIXERS
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
 from bothways.model.norm import make_norm
 from bothways.model.position import LearnedPositions, RelativeBias, SinusoidalPositions, rotary_table
+from bothways.model.recurrent import Lanes, State, make_lanes
 from bothways.model.render import Plan, Planner
 from bothways.model.stores import Store
 from bothways.visibility import Fields, Visibility
@@ -24,15 +26,14 @@ class Block(nn.Module):
     """Self-attention, cross-attention if the tower reads another one, feed-forward, with a norm before or after each.
 
     With norms on both sides the one behind a change has the name of its part with `_out`. A parallel block has one
-    norm, and both changes are made from what it gives. The `first` block may do without the norm before its attention.
+    norm, and both changes are made from what it gives.
     """
 
-    def __init__(self, config: ModelConfig, crosses: bool, first: bool = False) -> None:
+    def __init__(self, config: ModelConfig, crosses: bool) -> None:
         super().__init__()
         width = config.shape.width
         self.place, self.dropout, self.parallel = config.norm.place, config.dropout, config.parallel
-        self.attention_norm = None if first and not config.norm.first else make_norm(config, width)
-        self.attention = SelfAttention(config)
+        self.attention_norm, self.attention = make_norm(config, width), SelfAttention(config)
         if crosses:
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
         if not self.parallel:
@@ -64,8 +65,7 @@ class Block(nn.Module):
         return cast(nn.Module, getattr(self, name))
 
     def _ready(self, states: Tensor, part: str) -> Tensor:
-        norm = None if self.place == "after" else self._norm(f"{part}_norm")
-        return states if norm is None else cast(Tensor, norm(states))
+        return states if self.place == "after" else cast(Tensor, self._norm(f"{part}_norm")(states))
 
     def _dropped(self, change: Tensor) -> Tensor:
         return F.dropout(change, self.dropout, self.training) if self.dropout else change
@@ -75,6 +75,28 @@ class Block(nn.Module):
             return states + self._dropped(self._norm(f"{part}_norm_out")(change))
         joined = states + self._dropped(change)
         return joined if self.place == "before" else cast(Tensor, self._norm(f"{part}_norm")(joined))
+
+
+class RecurrentBlock(nn.Module):
+    """A recurrent mixer, and a feed-forward if the config has one; a norm before each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.mixer_norm, self.mixer = make_norm(config, config.shape.width), MIXERS[config.mixer.kind](config)
+        self.feed_forward: nn.Module | None = None
+        if config.feed_forward.kind != "none":
+            self.feed_forward_norm = make_norm(config, config.shape.width)
+            self.feed_forward = make_feed_forward(config)
+
+    def forward(self, states: Tensor, lanes: Lanes, store: State | None = None, rows: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D), or to (R, D) for these rows only."""
+        change = self.mixer(self.mixer_norm(states), lanes, store)
+        states = states + F.dropout(change, self.dropout, self.training)
+        states = states if rows is None else states.index_select(0, rows)
+        if self.feed_forward is None:
+            return states
+        return states + F.dropout(self.feed_forward(self.feed_forward_norm(states)), self.dropout, self.training)
 
 
 class Tower(nn.Module):
@@ -96,7 +118,9 @@ class Tower(nn.Module):
             self.relative = RelativeBias(config, both_sides=not looks_back)
         self.embedding_norm = make_norm(config, width) if config.norms_embedding else None
         self.entry = nn.Linear(width, config.shape.width) if width != config.shape.width else None
-        self.blocks = nn.ModuleList(Block(config, crosses, i == 0) for i in range(min(config.distinct, layers)))
+        self.recurrent = config.mixer.kind != "attention"
+        self.blocks = nn.ModuleList(RecurrentBlock(config) if self.recurrent else Block(config, crosses)
+                                    for _ in range(min(config.distinct, layers)))
         self.norm = None if config.norm.place == "after" else make_norm(config, config.shape.width)
 
     def block(self, layer: int) -> Block:
@@ -121,9 +145,12 @@ class Tower(nn.Module):
         states = embedded if self.embedding_norm is None else self.embedding_norm(embedded)
         states = F.dropout(states, self.config.dropout, self.training)
         states = states if self.entry is None else self.entry(states)
+        hidden = [states]
+        if self.recurrent:
+            states = self._recur(hidden, fields, visibility, cache, rows)
+            return states if self.norm is None else self.norm(states), hidden
         known: dict[tuple[float, Scaling | None], Places] = {}
         # 2. blocks
-        hidden = [states]
         for i in range(self.layers):
             turning = self.config.turning_of(i)
             if turning not in known:
@@ -139,6 +166,18 @@ class Tower(nn.Module):
                                    None if across is None else across[i], chosen)
             hidden.append(states)
         return states if self.norm is None else self.norm(states), hidden
+
+    def _recur(self, hidden: list[Tensor], fields: Fields, visibility: Visibility, cache: Cache | None,
+               rows: Tensor | None) -> Tensor:
+        """Recurrent blocks, lane by lane; each one's states are added to `hidden`."""
+        states = hidden[0]
+        lanes = make_lanes(fields, visibility, states.device, None if cache is None else cache.sequences)
+        for i in range(self.layers):
+            block = cast(RecurrentBlock, self.blocks[i * len(self.blocks) // self.layers])
+            store = None if cache is None else cast(State, cache.stores[i])
+            states = block(states, lanes, store, rows if i == self.layers - 1 else None)
+            hidden.append(states)
+        return states
 
     def _places(self, states: Tensor, positions: Tensor, base: float, scaling: Scaling | None) -> Places:
         """What layers that turn like this know of places."""
