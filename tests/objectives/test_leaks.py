@@ -112,6 +112,17 @@ def test_packed_training_examples_leak_nothing(spec, stack):
         check(model, row)
 
 
+@pytest.mark.parametrize("spec", ["spans(rate=0.3)", "adversarial", "replaced-token(rate=0.3)"])
+def test_those_with_a_loss_of_their_own_leak_nothing_either(spec):
+    """What their companions see is tested beside them; this is the trunk."""
+    objective = make(spec, PLAIN)
+    model = network(objective, "near and far layers")
+    (row,) = pack([objective.corrupt(window, Key(0, 0, window.index, 0.9)) for window in windows(3)])
+    check(model, row)
+    for mode in objective.modes:
+        check(model, objective.blank(windows(1)[0].ids, np.isin(np.arange(12), [3, 4, 8]), mode))
+
+
 @pytest.mark.parametrize("stack", ["rotary", "near and far layers"])
 @pytest.mark.parametrize("spec", [*ONE, *TWO])
 def test_questions_leak_nothing(spec, stack):
