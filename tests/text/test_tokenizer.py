@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -106,6 +107,15 @@ def test_pieces_can_be_printed():
 def test_bytes_have_no_merges():
     assert TRAINED["bytes"].size == 300
     assert len(TRAINED["bytes"].encode("schön")) == 6
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "bytes"])
+def test_an_identifier_is_one_word(kind):
+    tokenizer, text = TRAINED[kind], "x = os.file_name_2(y)"
+    ids = np.array(tokenizer.encode(text))
+    begins = np.append(np.flatnonzero(tokenizer.vocabulary.starts_word[ids]), len(ids))
+    words = [tokenizer.decode(ids[begin:end]).strip() for begin, end in itertools.pairwise(begins)]
+    assert ".file_name_2" in words and "(y" in words
 
 
 @pytest.mark.parametrize(("kind", "size", "window", "sentinels"), [

@@ -247,12 +247,13 @@ class Tokenizer:
     # --- tables ---
 
     def _starts_word(self, i: int, text: str) -> bool:
-        """Space, line end or punctuation opens a word; WordPiece marks the pieces that do not."""
+        """Space, line end or punctuation opens a word, but no underscore: an identifier in code is one. WordPiece marks
+        the pieces that open none."""
         if self._words:
             return True
         if isinstance(self.core.model, models.WordPiece):
             return not str(self.core.id_to_token(i)).startswith(_CONTINUES)
-        return text[:1].isspace() or (text.isascii() and not text[:1].isalnum())
+        return text[:1].isspace() or (text.isascii() and not text[:1].isalnum() and text[:1] != "_")
 
     @functools.cached_property
     def _bytes(self) -> list[bytes]:
