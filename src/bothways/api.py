@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bothways import decoding, families, model
+from bothways import decoding, families, model, objectives
 from bothways.batch import Vocabulary, pack
 from bothways.decoding import GenerateConfig, Written
 from bothways.decoding.interpolate import interpolate
@@ -29,6 +29,7 @@ from bothways.families.foreign import ForeignTokenizer
 from bothways.families.remote import Remote, remote
 from bothways.families.trained import Trained
 from bothways.model import ModelConfig
+from bothways.model.fitted import fitted
 from bothways.objectives.base import Mode, Objective, ask, example, reading
 from bothways.text.tokenizer import Tokenizer
 from bothways.visibility import Visibility, bidirectional
@@ -38,6 +39,8 @@ __all__ = ["Model", "Remote", "description", "from_pretrained", "remote"]
 Ids = Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]
 """Token ids: (L,) of one text or (B, L) of several."""
 Texts = str | Sequence[str]
+POOLINGS = ("mean", "first", "pooled")
+"""How the states of a text become one vector."""
 ROW = 8192
 """Tokens read in one pass when many texts are embedded."""
 
@@ -103,6 +106,21 @@ class Model:
         """Write the folder, whole or not at all: see `families.folder.save`."""
         return folders.save(self.trained, folder, layout, dtype)
 
+    def with_objective(self, objective: str | Mapping[str, object]) -> Model:
+        """The same network, to be trained on by another objective: with its companions, and a head if it has none.
+
+        Args:
+            objective: a spec, as for `objectives.make`.
+        Raises:
+            BothwaysError: an objective for another stack, or one that this tokenizer cannot serve.
+        """
+        made = objectives.make(objective, self.vocabulary)
+        if made.stack != self.config.stack:
+            raise BothwaysError(f"this network has {self.config.stack}, but the objective '{made.name}' is for "
+                                f"{made.stack}")
+        network = fitted(self.trained.network, made.companions)
+        return Model(replace(self.trained, network=network, objective=made))
+
     def describe(self) -> str:
         """Sizes, costs, modes and export, as printed by `bothways describe`."""
         return description(self.config, self.objective)
@@ -114,22 +132,26 @@ class Model:
     # --- logits ---
 
     @torch.no_grad()
-    def logits(self, ids: Ids, source: Ids | None = None, visibility: str | Visibility | None = None) -> Tensor:
+    def logits(self, ids: Ids, source: Ids | None = None, visibility: str | Visibility | None = None,
+               segments: Ids | None = None) -> Tensor:
         """Scores over the vocabulary at every place.
 
         Args:
             ids: (L,) or (B, L) token ids as the network reads them: no `<bos>` is added.
             source: (M,) or (B, M) what the other of two towers reads.
             visibility: the name of a trained mode, or any visibility value; none stands for the only trained one.
+            segments: (L,) or (B, L) which segment each token is of (BERT's token types); all of the first when none.
         Returns:
             (B, L, V) float, B = 1 for a single text. What a place speaks of (itself or the next token) the mode says.
         Raises:
             BothwaysError: several trained visibilities and none named; a source for one tower or none for two; ids
-                outside the vocabulary, or more of them than the network has places.
+                outside the vocabulary, or more of them than the network has places; segments for a network that knows
+                none, or not one for each token; a network that gives states only.
         """
         rows = self._rows(ids, "ids")
         sources = None if source is None else self._rows(source, "source")
-        return torch.stack(self._logits(rows, sources, visibility, ROW))
+        facts = None if segments is None else self._segments(rows, segments)
+        return torch.stack(self._logits(rows, sources, visibility, ROW, facts))
 
     @torch.no_grad()
     def logits_of_each(self, ids: Sequence[Ids], source: Sequence[Ids] | None = None,
@@ -146,7 +168,8 @@ class Model:
         return self._logits([self._rows(one, "ids")[0] for one in ids], sources, visibility, batch_tokens)
 
     def _logits(self, rows: Sequence[np.ndarray], sources: Sequence[np.ndarray] | None,
-                visibility: str | Visibility | None, budget: int) -> list[Tensor]:
+                visibility: str | Visibility | None, budget: int,
+                facts: Sequence[Mapping[str, np.ndarray]] | None = None) -> list[Tensor]:
         """Scores (L_i, V) of each text, those of like length read together."""
         sees, two = self._visibility(visibility), self.config.stack == "two towers"
         if (sources is not None) != two:
@@ -160,7 +183,8 @@ class Model:
         lengths = [len(row) + (0 if other is None else len(other)) for row, other in zip(rows, others, strict=True)]
         for group in _groups(lengths, budget):
             # 1. every text a document of one row
-            (packed,) = pack([reading(rows[i], sees, prefix=False) if (other := others[i]) is None else
+            (packed,) = pack([reading(rows[i], sees, False, **(facts[i] if facts else {}))
+                              if (other := others[i]) is None else
                               example(rows[i], sees, source=example(other, bidirectional), cross=bidirectional)
                               for i in group])
             # 2. one pass, by whoever names tokens
@@ -331,8 +355,8 @@ class Model:
 
     @torch.no_grad()
     def embed(self, texts: Texts, layer: int = -1, visibility: str | Visibility | None = None,
-              batch_tokens: int = ROW) -> Tensor:
-        """One vector for each text: the mean of a layer's states over the text's own tokens.
+              batch_tokens: int = ROW, pooling: Literal["mean", "first", "pooled"] = "mean") -> Tensor:
+        """One vector for each text: by default the mean of a layer's states over the text's own tokens.
 
         Two towers are read by the one that reads. Texts longer than the network has places are cut.
 
@@ -340,9 +364,15 @@ class Model:
             layer: -1 for the last states behind the norm, 0 for the embedding, k for what layer k gives.
             visibility: the name of a trained mode, or a value; needed where several were trained.
             batch_tokens: how many tokens are packed into one pass.
+            pooling: "mean" over the text's own tokens; "first", the state of its first token; "pooled", what a trained
+                pooler makes of that state (BERT, ALBERT).
         Returns:
             (n, D) float32 on the CPU, in the order of the texts.
+        Raises:
+            BothwaysError: a layer or a pooling there is not, or a network without a pooler.
         """
+        if pooling not in POOLINGS:
+            raise BothwaysError(f"pooling is '{pooling}' {nearest(str(pooling), POOLINGS)}")
         texts = [texts] if isinstance(texts, str) else list(texts)
         two = self.config.stack == "two towers"
         sees = bidirectional if two and visibility is None else self._visibility(visibility)
@@ -358,8 +388,14 @@ class Model:
             (packed,) = pack([reading(rows[i], sees) for i in group])
             output = self.trained.network.encode(packed.to(self.device), hidden=layer != -1)
             states = output.states if layer == -1 else (output.hidden or ())[layer]
-            # 2. the mean over ordinary tokens, or over all where there are none
-            for i, part in zip(group, states.float().cpu().split([len(rows[i]) for i in group]), strict=True):
+            lengths = [len(rows[i]) for i in group]
+            # 2. the mean over ordinary tokens, or over all where there are none; or what the first one says
+            if pooling != "mean":
+                first = states[torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()], device=states.device)]
+                first = self.trained.network.pooled(first) if pooling == "pooled" else first
+                pooled[torch.tensor(group)] = first.float().cpu()
+                continue
+            for i, part in zip(group, states.float().cpu().split(lengths), strict=True):
                 own = torch.from_numpy(~vocabulary.special[rows[i]])
                 pooled[i] = part[own].mean(0) if bool(own.any()) else part.mean(0)
         return pooled
@@ -370,6 +406,17 @@ class Model:
         """Texts with blanks as ids; a space before a blank belongs to the missing word, but with bytes as tokens."""
         spaced = getattr(self.tokenizer, "kind", "") != "bytes"
         return self.tokenizer.encode_batch([re.sub(r" (?=<mask>)", "", text) if spaced else text for text in texts])
+
+    def _segments(self, rows: Sequence[np.ndarray], segments: Ids) -> list[dict[str, np.ndarray]]:
+        """Which segment each token of each text is of, as a fact to tell the network."""
+        if not any(one.kind == "embedding" and one.name == "segment" for one in self.config.companions):
+            raise BothwaysError("this network knows no segments: leave `segments` out")
+        table = np.asarray(segments)
+        table = table[None] if table.ndim == 1 else table
+        if table.shape != (len(rows), len(rows[0])):
+            raise BothwaysError(f"segments have the shape {table.shape}, but there are {len(rows)} texts of "
+                                f"{len(rows[0])} tokens: give one for each token")
+        return [{"segment": row} for row in table]
 
     def _mode(self, visibility: str | Visibility | None) -> Mode:
         """A trained mode, by name or by its visibility."""
@@ -437,7 +484,7 @@ def description(config: ModelConfig, objective: Objective, window: int = 128) ->
                      f"likelihood {mode.likelihood}")
     # 2. the network, and which class of `transformers` reads it; that depends on the objective too
     lines += model.describe(config, objective.profile, window).splitlines()
-    lines.append(f"transformers  {fits.architecture if fits is not None else f'no class: {reason}'}")
+    lines.append(f"transformers  {fits.written(config)[0] if fits is not None else f'no class: {reason}'}")
     return "\n".join(lines)
 
 

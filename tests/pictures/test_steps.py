@@ -56,3 +56,17 @@ def test_a_pipe_gets_a_line_a_step():
     the, cat = WORDS.encode("the cat")
     play(drawn(WORDS, [[-1, -1], [the, -1], [the, cat]]), Console(file=out, width=60))
     assert [row.strip() for row in out.getvalue().splitlines()] == ["0  ▁▁ ▁▁", "1  the ▁▁", "2  the cat"]
+
+
+def test_a_line_chart_is_a_whole_picture():
+    import xml.etree.ElementTree as tree
+
+    from bothways.pictures.curves import line_chart
+
+    drawn = line_chart({"with <a> cache": [(0, 1.0), (100, 1.5)], "without": [(0, 1.0), (100, 42.0)]}, "place", "ms")
+    root = tree.fromstring(drawn)
+    lines = [part for part in root if part.tag.endswith("polyline")]
+    ends = [tuple(map(float, line.attrib["points"].split()[-1].split(","))) for line in lines]
+    assert ends[0][0] == ends[1][0] and ends[0][1] > ends[1][1]
+    assert "with <a> cache" in [part.text for part in root]
+    assert all(0 <= float(part.attrib["x"]) <= 640 for part in root if part.tag.endswith("text"))

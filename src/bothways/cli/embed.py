@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ class Options:
     """-1 for the last states, 0 for the embedding, k for layer k."""
     visibility: str | None = None
     """The name of a trained mode, for a model with several."""
+    pooling: Literal["mean", "first", "pooled"] = "mean"
+    """The mean over a text's own tokens, its first token's state, or what a trained pooler makes of that."""
     batch_tokens: int = 8192
     """Tokens read in one pass."""
     device: str | None = None
@@ -61,7 +63,8 @@ def run(options: Options) -> int:
     import bothways
 
     model = bothways.from_pretrained(options.folder, device=options.device)
-    vectors = model.embed(texts, options.layer, options.visibility, options.batch_tokens).numpy()
+    vectors = model.embed(texts, options.layer, options.visibility, options.batch_tokens,
+                          options.pooling).numpy()
     # 3. write the vectors
     if options.out is None:
         for line in _lines(texts, vectors):

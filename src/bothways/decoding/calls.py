@@ -58,6 +58,8 @@ def fill(trained: Trained, texts: Sequence[Sequence[int]], config: GenerateConfi
          mode: Mode | None = None) -> list[Written]:
     """Fill every `<mask>` in each text: one token each, or a span each where the objective writes spans.
 
+    With `config.samples`, so many fillings of each text come one after the other, where blanks are one token each.
+
     Without a mode, the first one that fills is taken. With `config.begin`, the text is read between `<bos>` and
     `<eos>`, which the answer leaves out again unless the text had them.
 

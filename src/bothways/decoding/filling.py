@@ -41,6 +41,8 @@ def fill_texts(trained: Trained, texts: Sequence[Sequence[int]], config: Generat
     begun, vocabulary = time.perf_counter(), trained.vocabulary
     mode = mode or _filling_mode(trained)
     decoding = decoding_for(trained, mode, "fill", config)
+    if decoding != "infill":
+        texts = [text for text in texts for _ in range(config.samples)]
     # 1. the texts as the network reads them
     if "<mask>" not in vocabulary.ids:
         raise BothwaysError("this model's tokenizer has no <mask>, so there are no blanks to fill")

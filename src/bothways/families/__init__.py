@@ -5,6 +5,7 @@ from __future__ import annotations
 from bothways.errors import BothwaysError, nearest
 from bothways.families.bart import Bart, PlBart
 from bothways.families.base import Direction, Family
+from bothways.families.bert import Bert
 from bothways.families.cohere import Cohere
 from bothways.families.eurobert import EuroBert
 from bothways.families.gemma import Gemma2, Gemma3
@@ -32,6 +33,7 @@ KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Mistral(), Qwen2(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(),
+    Bert(),
     Mamba(), Mamba2(),
 )}
 """Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""

@@ -103,6 +103,14 @@ class Family(ABC):
         """The config once the names in the weights file are known: some say there alone whether a part is there."""
         return config
 
+    def written(self, config: ModelConfig) -> tuple[str, str]:
+        """The published class of this network, and the class of `transformers` that finds it."""
+        return self.architecture, self.auto
+
+    def objectives_of(self, config: ModelConfig) -> Sequence[Mapping[str, object]]:
+        """Specs of the objective of a folder that does not say its own; the first that its tokenizer can serve."""
+        return ({"name": self.objective},)
+
     def returned(self, config: ModelConfig) -> ModelConfig:
         """A config after the way to the published one and back."""
         return self.from_config(self.to_config(config), self.architecture)

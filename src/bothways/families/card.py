@@ -69,11 +69,11 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
         reason = families.obstacle(trained.config, trained.objective) or "it was saved with our own names"
         yield f"`transformers` has no class for this network: {reason}. The weights carry bothways names."
         return
-    loader, modes = family.auto, trained.objective.modes
+    (architecture, loader), modes = family.written(trained.config), trained.objective.modes
     looks = {"causal": causal, "bidirectional": bidirectional, "two towers": modes[0].visibility}[family.direction]
-    same = modes[0].visibility == looks
-    yield (f"In `transformers` it is a `{family.architecture}`"
-           + (f", with the same logits in the mode '{modes[0].name}':" if same else ":"))
+    same, gives = modes[0].visibility == looks, "logits" if trained.config.head.scores else "states"
+    yield (f"In `transformers` it is a `{architecture}`"
+           + (f", with the same {gives} in the mode '{modes[0].name}':" if same else ":"))
     yield from ("", "```python", f"from transformers import {loader}", "")
     yield from (f'model = {loader}.from_pretrained("path/to/this/folder")', "```")
     for mode in modes:

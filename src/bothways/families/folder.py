@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bothways import families, objectives
+from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
 from bothways.families import settings
 from bothways.families.as_read import AsRead
@@ -89,7 +91,7 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     if block is None:
         family: Family | None = families.family(str(stored.get("model_type")), where)
         assert family is not None
-        config, spec, report = family.from_config(stored, where), {"name": family.objective}, {}
+        config, report = family.from_config(stored, where), {}
     else:
         if not isinstance(block, dict) or block.get("format") != FORMAT:
             found = block.get("format") if isinstance(block, dict) else block
@@ -99,25 +101,30 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         if needed:
             raise BothwaysError(f"{where} lacks {', '.join(needed)} in its \"bothways\" block")
         family = None if block["layout"] == OWN else families.family(block["layout"], where)
-        config, spec, report = settings.from_data(block["model"], where), block["objective"], block.get("report", {})
-    # 2. its tokenizer, then its objective
+        config, report = settings.from_data(block["model"], where), block.get("report", {})
+    # 2. its weights say which parts there are; then its tokenizer, and its objective
+    found = open_weights(folder)
+    if block is not None:
+        specs: Sequence[Mapping[str, object]] = (block["objective"],)
+    else:
+        assert family is not None
+        config = family.settled(config, found.keys())
+        specs = family.objectives_of(config)
     foreign = block is None or bool(block.get("foreign", False))
     tokenizer = _tokenizer(folder, stored, config, foreign)
     objective: Objective
     try:
-        objective = objectives.make(spec, tokenizer.vocabulary)
+        objective = _first(specs, tokenizer.vocabulary)
     except BothwaysError as error:
         if not foreign or family is None:
             raise
-        objective = AsRead(tokenizer.vocabulary, family.direction, spec, str(error))
+        objective = AsRead(tokenizer.vocabulary, family.direction, specs[0], str(error))
     if objective.stack != config.stack:
         raise BothwaysError(f"{where} describes {config.stack}, but the objective '{objective.name}' is for "
                             f"{objective.stack}")
-    # 3. its weights
-    found = open_weights(folder)
+    # 3. the network
     weights: Mapping[str, Tensor] = found
     if family is not None:
-        config = family.settled(config, found.keys()) if block is None else config
         weights = family.gather(found, stored, config, found.where)
     network = build(config)
     fill(network, weights, found.where, dtype)
@@ -135,6 +142,14 @@ def _load_gguf(file: Path, device: torch.device | str | None, dtype: torch.dtype
     network = build(config)
     fill(network, family.gather(weights, stored, config, str(file)), str(file), dtype or torch.float32)
     return Trained(network.to(device).eval(), objectives.make(family.objective, tokenizer.vocabulary), tokenizer)
+
+
+def _first(specs: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> Objective:
+    """The first of some objectives that this tokenizer can serve; the error is that of the last."""
+    for spec in specs[:-1]:
+        with suppress(BothwaysError):
+            return objectives.make(spec, vocabulary)
+    return objectives.make(specs[-1], vocabulary)
 
 
 def _model_of(folder: Path) -> Path:
@@ -243,8 +258,9 @@ def _config(trained: Trained, family: Family | None, dtype: torch.dtype) -> dict
         head: dict[str, Any] = {"architectures": ["BothwaysLanguageModel"], "model_type": OWN,
                                 "vocab_size": trained.config.shape.vocabulary}
     else:
-        head = {"architectures": [family.architecture], "model_type": family.model_type,
+        head = {"architectures": [family.written(trained.config)[0]], "model_type": family.model_type,
                 **family.to_config(trained.config)}
+    tokens = {name: value for name, value in tokens.items() if name not in head}
     return {**head, **tokens, "torch_dtype": name, "dtype": name, OWN: block}
 
 

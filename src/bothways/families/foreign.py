@@ -25,6 +25,11 @@ TEMPLATE = "chat_template.jinja"
 """The file that newer folders keep the template of a chat in."""
 
 
+_SPELLED = (("<mask>", "<mask>"), ("<mask>", "[MASK]"), ("<mask>", "<|mask|>"), ("<cls>", "[CLS]"), ("<sep>", "[SEP]"),
+            ("<pad>", "[PAD]"), ("<unk>", "[UNK]"), ("<unk>", "<unk>"))
+"""Our names of special tokens and how others spell them; the first that is there counts."""
+
+
 class ForeignTokenizer:
     """A `tokenizer.json` without our reserved tokens, behind the calls of `text.tokenizer.Tokenizer`.
 
@@ -127,7 +132,7 @@ class ForeignTokenizer:
     def _ids(self, stored: Mapping[str, Any]) -> dict[str, int]:
         """Our names for the special ids that the config and the tokenizer name."""
         ids: dict[str, int] = {}
-        for entry, name in TOKEN_ENTRIES.items():
+        for entry, name in (*TOKEN_ENTRIES.items(), ("cls_token_id", "<cls>"), ("sep_token_id", "<sep>")):
             value = stored.get(entry)
             value = value[0] if isinstance(value, list) and value else value
             if isinstance(value, int):
@@ -137,10 +142,14 @@ class ForeignTokenizer:
                 token = self.core.token_to_id(_SENTINEL.format(i))
                 if token is not None:
                     ids[f"<extra_{i}>"] = token
-            for name, entry in (("<mask>", "<mask>"), ("<mask>", "[MASK]"), ("<mask>", "<|mask|>")):
+            for name, entry in _SPELLED:
                 token = self.core.token_to_id(entry)
                 if token is not None:
                     ids.setdefault(name, token)
+        # an encoder's texts begin and end with what BERT calls [CLS] and [SEP]
+        for name, instead in (("<bos>", "<cls>"), ("<eos>", "<sep>"),):
+            if instead in ids:
+                ids.setdefault(name, ids[instead])
         return ids
 
     def _core(self) -> tokenizers.Tokenizer:

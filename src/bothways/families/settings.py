@@ -48,8 +48,9 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "position.local_base": position.base if position.local_base is None else position.local_base,
              "position.scaling": _spoken(position.scaling),
              "companions": {one["name"]: one for one in flat["companions"]}}
+    flat |= {"head.activation": config.head_activation, "head.dense_bias": config.head_dense_bias}
+    silent = ["dropout"] + ["head.activation", "head.dense_bias"] * (not config.head.transform)
     flat |= {"mixer.inner": config.mixed, "mixer.rank": config.mixer.rank or -(-shape.width // 16)}
-    silent = ["dropout"]
     recurrent = [f"mixer.{name}" for name in ("state", "convolution", "convolution_bias", "inner", "rank", "head_size",
                                               "groups")]
     silent += recurrent if config.mixer.kind == "attention" else [

@@ -69,6 +69,10 @@ class Weights(Source):
         more = Stored(entry.file, entry.shape, entry.dtype, made=lambda: make(entry.read()))
         return Weights({**self.stored, name: more}, self.where)
 
+    def renamed(self, change: Callable[[str], str]) -> Weights:
+        """The same weights under other names."""
+        return Weights({change(name): entry for name, entry in self.stored.items()}, self.where)
+
     def __getitem__(self, name: str) -> Tensor:
         return self.stored[name].read()
 

@@ -13,24 +13,60 @@ from bothways.errors import BothwaysError, nearest
 from bothways.model.boundary import Boundary
 from bothways.model.config import ModelConfig
 from bothways.model.critic import Critic
+from bothways.model.feed_forward import ACTIVATIONS
 from bothways.model.generator import Delta, Generator
 from bothways.model.latent import Latent
 from bothways.visibility import Fields
 
 
-class Classes(nn.Module):
-    """Scores of a few classes from one state: a dense layer with tanh, then a linear one (BERT's pooler and head)."""
+class Pooler(nn.Module):
+    """What stands for a whole text, made of its first token's state: a dense layer with tanh (BERT)."""
 
     def __init__(self, companion: Companion, config: ModelConfig) -> None:
         super().__init__()
+        self.dense = nn.Linear(config.shape.width, config.shape.width)
+
+    def pooled(self, states: Tensor) -> Tensor:
+        """(T, D) to (T, D)."""
+        return torch.tanh(self.dense(states))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """As `pooled`."""
+        return self.pooled(states)
+
+
+class Classes(Pooler):
+    """Scores of a few classes from one state: a pooler, then a linear layer (BERT's question about two sentences)."""
+
+    def __init__(self, companion: Companion, config: ModelConfig) -> None:
+        super().__init__(companion, config)
         if companion.size < 2:
             raise BothwaysError(f"the head '{companion.name}' has {companion.size} classes, but needs at least 2")
-        self.dense = nn.Linear(config.shape.width, config.shape.width)
         self.classes = nn.Linear(config.shape.width, companion.size)
 
     def forward(self, states: Tensor) -> Tensor:
         """(T, D) to (T, C)."""
-        return self.classes(torch.tanh(self.dense(states)))  # type: ignore[no-any-return]
+        return self.classes(self.pooled(states))  # type: ignore[no-any-return]
+
+
+class Verdict(nn.Module):
+    """Original (0) or replaced (1): a dense layer, the feed-forward's activation, and one score (ELECTRA's head).
+
+    Arxiv 2003.10555, section 2: the probability of replaced is the sigmoid of the score. As two classes that is a
+    softmax of 0 and the score.
+    """
+
+    def __init__(self, companion: Companion, config: ModelConfig) -> None:
+        super().__init__()
+        if companion.size != 2:
+            raise BothwaysError(f"the head '{companion.name}' has {companion.size} classes, but a verdict has 2")
+        self.dense = nn.Linear(config.shape.width, config.shape.width)
+        self.score = nn.Linear(config.shape.width, 1)
+        self.activation = config.feed_forward.activation
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(T, D) to (T, 2)."""
+        return nn.functional.pad(self.score(ACTIVATIONS[self.activation](self.dense(states))), (1, 0))
 
 
 class FieldEmbedding(nn.Module):
@@ -62,7 +98,7 @@ KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {
     "generator": Generator, "separate generator": functools.partial(Generator, own=True), "delta": Delta,
     "boundary": Boundary, "latent": Latent, "plain latent": functools.partial(Latent, plain=True),
     "critic": Critic,
-    "classes": Classes, "embedding": FieldEmbedding}
+    "pooler": Pooler, "classes": Classes, "verdict": Verdict, "embedding": FieldEmbedding}
 """What builds each kind. A module's `initialise`, if it has one, runs behind the network's."""
 
 

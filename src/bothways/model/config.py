@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
@@ -93,6 +93,12 @@ class Norm:
     """The factor is 1 + weight, so that a weight of 0 changes nothing (Gemma)."""
     weight: bool = True
     """Whether what is normed is multiplied by a learned weight (nanochat and OLMo do without)."""
+    first: bool = True
+    """Whether the first block norms what its attention reads; a normed embedding needs none (ModernBERT)."""
+
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
+"""Functions between two linear layers."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +125,21 @@ class FeedForward:
     """Gated (arXiv 2002.05202), plain, or none at all (Mamba)."""
 
     kind: Literal["gated", "plain", "none"] = "gated"
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"] = "silu"
+    activation: Activation = "silu"
 
 
 @dataclass(frozen=True)
 class Head:
     """How a state becomes scores over the vocabulary, beside the product with a table."""
 
+    scores: bool = True
+    """Whether it does at all; the body of an encoder gives states only (a published BERT without its head)."""
     transform: bool = False
-    """A dense layer to the embedding's width, the feed-forward's activation and a norm come first (BERT)."""
+    """A dense layer to the embedding's width, an activation and a norm come first (BERT)."""
+    activation: Activation | None = None
+    """Of the transform; the feed-forward's when none (RoBERTa's is gelu whatever its blocks have)."""
+    dense_bias: bool | None = None
+    """Whether the transform's dense layer has a bias; as linear layers have one when none."""
     bias: bool = False
     """A number added to each token's score."""
     scale: float | None = None
@@ -215,6 +227,16 @@ class ModelConfig:
         return self.norm.place == "after" if self.norm.embedding is None else self.norm.embedding
 
     @property
+    def head_activation(self) -> str:
+        """The activation of the head's transform."""
+        return self.head.activation or self.feed_forward.activation
+
+    @property
+    def head_dense_bias(self) -> bool:
+        """Whether the dense layer of the head's transform has a bias."""
+        return self.bias not in (False, ()) if self.head.dense_bias is None else self.head.dense_bias
+
+    @property
     def norm_bias(self) -> bool:
         """Whether layer norms add one."""
         return self.bias is not False and self.bias != () if self.norm.bias is None else self.norm.bias
@@ -291,6 +313,12 @@ class ModelConfig:
         if not self.norm.weight and (self.norm.centred or (self.norm.kind == "layer" and self.norm_bias)):
             yield (f"norm.weight is false, but norm.{'centred' if self.norm.centred else 'bias'} speaks of a norm that "
                    "has one: change one of them")
+        if not self.norm.first and (self.norm.place != "before" or self.parallel):
+            yield ("norm.first is false, but only blocks whose parts are normed one by one (norm.place 'before', not "
+                   f"parallel) can leave the first norm out: norm.place is '{self.norm.place}'")
+        if not self.norm.first and (self.shape.distinct is not None or self.shape.source_layers):
+            yield ("norm.first is false for the first block of one tower, but shape.distinct or shape.source_layers "
+                   "makes that block serve elsewhere: choose one")
         if self.feed_forward.kind == "none" and self.mixer.kind == "attention":
             yield ("feed_forward.kind 'none' leaves attention alone in a block: choose gated, plain or another "
                    "mixer.kind")
@@ -304,7 +332,15 @@ class ModelConfig:
                    f"({max(self.shape.layers, self.shape.source_layers)})")
         if self.shape.distinct is not None and self.shape.source_layers:
             yield "shape.distinct shares the blocks of one tower, but shape.source_layers makes two: choose one"
-        if self.tied and self.embedding_width != self.shape.width and not self.head.transform:
+        head = self.head
+        if not head.scores and (not self.tied or head != Head(scores=False)):
+            yield "head.scores is false, so there is no head to be untied or to have other choices: leave them out"
+        if (head.activation is not None or head.dense_bias is not None) and not head.transform:
+            yield "head.activation and head.dense_bias speak of head.transform, which is false: change one of them"
+        if head.activation is not None and head.activation not in get_args(Activation):
+            yield (f"head.activation is '{head.activation}', but must be one of {', '.join(get_args(Activation))} "
+                   "(or none, for the feed-forward's)")
+        if self.tied and self.embedding_width != self.shape.width and not head.transform and head.scores:
             yield (f"shape.embedding {self.shape.embedding} is not shape.width {self.shape.width}, so a tied head "
                    "needs head.transform to come back to it")
 

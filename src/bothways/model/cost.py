@@ -71,7 +71,9 @@ def recurrent_products(config: ModelConfig) -> int:
 
 
 def head_products(config: ModelConfig) -> int:
-    """Weights a state asked for is multiplied with."""
+    """Weights a state asked for is multiplied with; none without a head."""
+    if not config.head.scores:
+        return 0
     scored = config.embedding_width if config.tied or config.head.transform else config.shape.width
     return scored * (config.shape.vocabulary + (config.shape.width if config.head.transform else 0))
 

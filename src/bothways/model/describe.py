@@ -19,6 +19,8 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
               else f"{shape.layers} layers in one tower")
     shared = "" if config.key_heads == shape.heads else f" sharing {config.key_heads} of keys"
     normed = " and on queries and keys" if config.norm.query_key else ""
+    head = "head tied to the embedding" if config.tied else "head of its own"
+    head = head if config.head.scores else "no head: states only"
     lines = [
         ("stack", f"{towers}, reach {config.reach}" + (f" (L: {config.local} tokens)" if "L" in config.reach else "")
          + (f" (C: chunks of {config.chunk} tokens)" if "C" in config.reach else "")),
@@ -27,7 +29,7 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
             if config.feed_forward.kind != "none" else "")),
         ("places", config.position.kind),
         ("norm", f"{config.norm.kind}, {config.norm.place} each layer{normed}"),
-        ("vocabulary", f"{shape.vocabulary:,}, head {'tied to the embedding' if config.tied else 'of its own'}"),
+        ("vocabulary", f"{shape.vocabulary:,}, {head}"),
         ("parameters", f"{count['total']:,} in all, {count['non_embedding']:,} without embeddings, "
                        f"{count['active']:,} active for a token"),
     ]

@@ -14,7 +14,7 @@ from bothways.batch import Example
 from bothways.errors import BothwaysError, nearest
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
-from bothways.model.companions import FieldEmbedding, build_companions
+from bothways.model.companions import FieldEmbedding, Pooler, build_companions
 from bothways.model.config import ModelConfig
 from bothways.model.feed_forward import ACTIVATIONS, GatedFeedForward
 from bothways.model.generator import Delta, Generator
@@ -46,13 +46,13 @@ class Output:
 
 
 class Transform(nn.Module):
-    """What a state goes through before it is scored: a dense layer, the activation, a norm (BERT's head)."""
+    """What a state goes through before it is scored: a dense layer, an activation, a norm (BERT's head)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.shape.width, config.embedding_width, bias=config.bias is not False)
+        self.dense = nn.Linear(config.shape.width, config.embedding_width, bias=config.head_dense_bias)
         self.norm = make_norm(config, config.embedding_width)
-        self.activation = config.feed_forward.activation
+        self.activation = config.head_activation
 
     def forward(self, states: Tensor) -> Tensor:
         """(T, D) to (T, E)."""
@@ -136,11 +136,25 @@ class LanguageModel(nn.Module):
             if isinstance(companion, Generator):
                 return companion.logits(states, self.embedding.weight)
             return cast(Tensor, companion(states))
+        if not self.config.head.scores:
+            raise BothwaysError("this network has no head over the vocabulary, it gives states only: use its states "
+                                "(`embed`), or give it a head to be trained with `with_objective`")
         states = states if self.head_transform is None else self.head_transform(states)
         scores = F.linear(states, self.embedding.weight if self.head is None else self.head.weight, self.head_bias)
         scores = scores if self.config.head.scale is None else scores * self.config.head.scale
         cap = self.config.head.soft_cap
         return scores if cap is None else torch.tanh(scores / cap) * cap
+
+    def pooled(self, states: Tensor) -> Tensor:
+        """The published summary of texts from the states of their first tokens: (B, D) to (B, D).
+
+        Raises:
+            BothwaysError: no pooler was trained beside this network.
+        """
+        for companion in self.companions.values():
+            if isinstance(companion, Pooler):
+                return companion.pooled(states)
+        raise BothwaysError("this network has no pooler: choose the mean over a text's tokens, or its first token")
 
     def cache(self, sequences: int, capacity: int) -> Cache:
         """An empty cache for this network, in its number format and on its device."""

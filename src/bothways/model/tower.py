@@ -26,14 +26,15 @@ class Block(nn.Module):
     """Self-attention, cross-attention if the tower reads another one, feed-forward, with a norm before or after each.
 
     With norms on both sides the one behind a change has the name of its part with `_out`. A parallel block has one
-    norm, and both changes are made from what it gives.
+    norm, and both changes are made from what it gives. The `first` block may do without the norm before its attention.
     """
 
-    def __init__(self, config: ModelConfig, crosses: bool) -> None:
+    def __init__(self, config: ModelConfig, crosses: bool, first: bool = False) -> None:
         super().__init__()
         width = config.shape.width
         self.place, self.dropout, self.parallel = config.norm.place, config.dropout, config.parallel
-        self.attention_norm, self.attention = make_norm(config, width), SelfAttention(config)
+        self.attention_norm = None if first and not config.norm.first else make_norm(config, width)
+        self.attention = SelfAttention(config)
         if crosses:
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
         if not self.parallel:
@@ -65,7 +66,8 @@ class Block(nn.Module):
         return cast(nn.Module, getattr(self, name))
 
     def _ready(self, states: Tensor, part: str) -> Tensor:
-        return states if self.place == "after" else cast(Tensor, self._norm(f"{part}_norm")(states))
+        norm = None if self.place == "after" else self._norm(f"{part}_norm")
+        return states if norm is None else cast(Tensor, norm(states))
 
     def _dropped(self, change: Tensor) -> Tensor:
         return F.dropout(change, self.dropout, self.training) if self.dropout else change
@@ -119,8 +121,8 @@ class Tower(nn.Module):
         self.embedding_norm = make_norm(config, width) if config.norms_embedding else None
         self.entry = nn.Linear(width, config.shape.width) if width != config.shape.width else None
         self.recurrent = config.mixer.kind != "attention"
-        self.blocks = nn.ModuleList(RecurrentBlock(config) if self.recurrent else Block(config, crosses)
-                                    for _ in range(min(config.distinct, layers)))
+        self.blocks = nn.ModuleList(RecurrentBlock(config) if self.recurrent else Block(config, crosses, i == 0)
+                                    for i in range(min(config.distinct, layers)))
         self.norm = None if config.norm.place == "after" else make_norm(config, config.shape.width)
 
     def block(self, layer: int) -> Block:

@@ -257,15 +257,16 @@ def ask(where: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = Non
                float(len(targets) if count is None else count), head, part, coefficient)
 
 
-def reading(ids: np.ndarray, visibility: Visibility, prefix: bool = True) -> Example:
+def reading(ids: np.ndarray, visibility: Visibility, prefix: bool = True, **told: np.ndarray) -> Example:
     """A text as it is read, nothing asked: one part and one rank where those matter.
 
     Args:
         prefix: whether all of it is prefix where that matters (seen from both sides), or nothing (left to right).
+        told: what else is known of each token, such as its segment.
     """
     known = {"prefix": int(prefix), "valid": 1}
     facts = {name: np.full(len(ids), known.get(name, 0)) for name in visibility.needs - make_fields(0).keys()}
-    return example(ids, visibility, **facts)  # type: ignore[arg-type]
+    return example(ids, visibility, **{**facts, **told})  # type: ignore[arg-type]
 
 
 def example(ids: np.ndarray, visibility: Visibility, asks: Sequence[Ask] = (), source: Example | None = None,

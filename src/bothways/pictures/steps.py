@@ -83,9 +83,9 @@ def line(frame: Frame, number: int, width: int) -> Text:
         middle = frame.new[-1][1] if frame.new else room
         first = max(0, min(middle - room * 2 // 3, len(shown) - room + 1))
         left, right = first > 0, first + room < len(shown)
-        shown = shown[first + left:first + room - right]
-        shown = Text("…" if left else "", style=QUIET) + shown + Text("…" if right else "", style=QUIET)
-    return Text(f"{number:>4}  ", style=QUIET, no_wrap=True, overflow="crop") + shown
+        shown = Text.assemble(("…" if left else "", QUIET), shown[first + left:first + room - right],
+                              ("…" if right else "", QUIET))
+    return Text.assemble((f"{number:>4}  ", QUIET), shown, no_wrap=True, overflow="crop")
 
 
 def play(all_frames: Sequence[Frame], console: Console) -> None:
@@ -114,4 +114,4 @@ def _page(frame: Frame, number: int, of: int) -> Text:
         shown.stylize(OPEN, start, end)
     for start, end in frame.new:
         shown.stylize(NEW, start, end)
-    return Text(f"step {number} of {of}\n", style=QUIET) + shown
+    return Text.assemble((f"step {number} of {of}\n", QUIET), shown)
