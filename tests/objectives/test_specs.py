@@ -119,6 +119,27 @@ def test_a_tokenizer_without_a_needed_token_is_refused():
         make("masked", Vocabulary.plain(len(RESERVED_TOKENS)))
 
 
+@pytest.mark.parametrize("name, options", [
+    ("masked", {"rate": 0.15, "replace": "80-10-10"}),
+    ("sentence-pairs", {"rate": 0.15, "replace": "80-10-10", "asks": "next-sentence"}),
+    ("spans", {"rate": 0.15, "ends": 0.2, "longest": 10, "replace": "80-10-10", "boundary": 1}),
+    ("replaced-token", {"rate": 0.15, "weight": 50}),
+    ("span-corruption", {"rate": 0.15, "mean_span": 3}),
+    ("text-to-text", {"form": "iid", "rate": 0.15}),
+    ("denoising", {"noises": "sentence-permutation, infilling", "rate": 0.3, "mean_span": 3}),
+    ("prefix", {"share": "uniform"}),
+    ("ul2", {"denoisers": (("R", 3, 0.15), ("R", 8, 0.15), ("S", None, 0.25), ("X", 3, 0.5), ("X", 8, 0.5),
+                           ("X", 64, 0.15), ("X", 64, 0.5))}),
+    ("glm", {"levels": ("token", "document"), "rate": 0.15, "mean_span": 3, "places": "two"}),
+    ("fim", {"rate": 0.5, "spm": 0.5}),
+    ("permuted", {"k": 6}),
+    ("diffusion", {"schedule": "linear"}),
+])
+def test_the_numbers_it_begins_with_are_the_paper_s(name, options):
+    made = make(name, replace(PLAIN, ends_sentence=np.arange(PLAIN.size) == 99)).describe()
+    assert {option: made[option] for option in options} == options
+
+
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "objectives").glob("*.yaml"))
 
 
