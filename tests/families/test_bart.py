@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_body_alone_is_read(tmp_path: Path) -> None:
     again = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "again").eval()
     with torch.no_grad():
         same(again(input_ids=source, decoder_input_ids=ids).logits, ours.logits(ids, source=source))
+
+
+def test_what_the_decoder_begins_with_is_kept(tmp_path: Path) -> None:
+    theirs = shaken(transformers.BartForConditionalGeneration(transformers.BartConfig(**SIZES)))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = bothways.from_pretrained(tmp_path / "theirs")
+    assert ours.objective.continuation(ids_of(101)[0].numpy()).inputs.tolist() == [2]
+    ours.save_pretrained(tmp_path / "again", layout="bart")
+    stored = json.loads((tmp_path / "again/config.json").read_text())
+    assert (stored["decoder_start_token_id"], stored["bos_token_id"]) == (2, 0)
 
 
 @pytest.mark.parametrize(("entries", "word"), [

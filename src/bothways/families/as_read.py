@@ -59,8 +59,9 @@ class AsRead(Objective):
         return frozenset({self.vocabulary.ids["<eos>"]} if "<eos>" in self.vocabulary.ids else ())
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
+        ids_of = self.vocabulary.ids
         if self.direction == "two towers":
-            return begun(np.asarray(ids, dtype=np.int64), [self.vocabulary.ids.get("<bos>", 0)])
+            return begun(np.asarray(ids, dtype=np.int64), [ids_of.get("<begin>", ids_of.get("<bos>", 0))])
         return example(np.asarray(ids, dtype=np.int64), self.modes[0].visibility)
 
     def corrupt(self, window: Window, key: Key) -> Example:

@@ -19,8 +19,9 @@ from bothways.families.weights import Joined, Part, Weights
 from bothways.model.config import ModelConfig
 
 TOKEN_ENTRIES = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>", "mask_token_id": "<mask>",
-                 "decoder_start_token_id": "<bos>"}
-"""Entries of a published config that name special ids, and our tokens for them."""
+                 "decoder_start_token_id": "<begin>"}
+"""Entries of a published config that name special ids, and our tokens for them; a decoder begins with `<bos>` where
+there is no `<begin>` (BART has both)."""
 Direction = Literal["causal", "bidirectional", "two towers"]
 
 
@@ -255,7 +256,8 @@ def check_shape(name: str, found: Sequence[int], wanted: Sequence[int], where: s
 
 def token_ids(vocabulary: Vocabulary) -> dict[str, Any]:
     """The special ids of a published config."""
-    return {entry: vocabulary.ids.get(token) for entry, token in TOKEN_ENTRIES.items()}
+    ids = {"<begin>": vocabulary.ids.get("<bos>"), **vocabulary.ids}
+    return {entry: ids.get(token) for entry, token in TOKEN_ENTRIES.items()}
 
 
 def demand(stored: Mapping[str, Any], names: Sequence[str], where: str) -> None:

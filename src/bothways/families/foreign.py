@@ -137,6 +137,8 @@ class ForeignTokenizer:
             value = value[0] if isinstance(value, list) and value else value
             if isinstance(value, int):
                 ids.setdefault(name, value)
+        if "<begin>" in ids:
+            ids.setdefault("<bos>", ids["<begin>"])
         if self.core is not None:
             for i in range(100):
                 token = self.core.token_to_id(_SENTINEL.format(i))

@@ -52,8 +52,10 @@ class T5(Family):
     objective: ClassVar[str] = "span-corruption"
     names: ClassVar[Table] = {"embedding": "shared", **_tower("source_tower", "encoder", crosses=False),
                               **_tower("tower", "decoder", crosses=True), "head": "lm_head"}
-    ignorable: ClassVar[tuple[str, ...]] = (r"(en|de)coder\.embed_tokens\.weight",)
-    """Each tower's embedding is the shared one."""
+    ignorable: ClassVar[tuple[str, ...]] = (
+        r"(en|de)coder\.embed_tokens\.weight",
+        r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight")
+    """Each tower's embedding is the shared one; old files hold a bias of looking across, which was never used."""
 
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
         shape = config.shape
