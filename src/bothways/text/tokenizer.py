@@ -207,6 +207,10 @@ class Tokenizer:
             shown.append(text.replace("\r", "").replace("\n", "↵").replace("\t", "⇥"))
         return shown
 
+    def spelled(self, token: int) -> bytes:
+        """The UTF-8 bytes that a token stands for, perhaps only part of a character."""
+        return self._bytes[token]
+
     @property
     def size(self) -> int:
         """The number of ids."""
