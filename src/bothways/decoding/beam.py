@@ -1,14 +1,13 @@
 """Beam search: keep the likeliest beginnings of each text, and give the likeliest texts that were found.
 
-Every prompt has `beams` beginnings, which are rows of one batch; the prompt is read once, its source is looked at by all
-of them together, and cache rows move only where a beginning changes its place. Scores are log probabilities under the
-network plus what rules change; texts are compared by score / length ** penalty (arXiv 1609.08144, section 7, in its
+Every prompt has `beams` beginnings, which are rows of one batch; the prompt is read once, its source is looked at by
+all of them together, and cache rows move only where a beginning changes its place. Scores are log probabilities under
+the network plus what rules change; texts are compared by score / length ** penalty (arXiv 1609.08144, section 7, in its
 simple form). Groups of beams avoid what earlier groups just took (arXiv 1610.02424, equation 4).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -143,8 +142,9 @@ class BeamSearch:
             if self.forced is not None:
                 self.forced.keep(everybody)
             new = [place for prompt in open_ for group in self._groups[prompt] for place in group.places]
+            listeners: list[Rule | Forced] = [*self.rules, *([] if self.forced is None else [self.forced])]
             for place in new:
-                for listener in (*self.rules, *([self.forced] if self.forced is not None else [])):
+                for listener in listeners if self._beams[place].score > NEVER / 2 else ():
                     listener.wrote(place, self._beams[place].token)
             self.reader.keep([origins[place] for place in order])
             states = self.reader.read([[self._beams[place].token] for place in new])
@@ -174,11 +174,12 @@ class BeamSearch:
                 elif len(going) < size:
                     going.append((origin, made))
             # 2. the others go on; where they are too few, rows stay as they are and nothing comes of them
-            for place, (origin, made) in itertools.zip_longest(group.places, going, fillvalue=(group.places[0], None)):
-                self._beams[place] = made or _Beam(NEVER, length, 0, 0.0, self._beams[place])
+            spare = [(place, _Beam(NEVER, length, 0, 0.0, self._beams[place])) for place in group.places[len(going):]]
+            for place, (origin, made) in zip(group.places, [*going, *spare], strict=True):
+                self._beams[place] = made
                 moved[place] = origin
-                if made is not None:
-                    taken[made.token] += 1
+            for _, made in going:
+                taken[made.token] += 1
             best = max((made.score for _, made in going), default=NEVER)
             group.done = length >= group.limit or best <= NEVER / 2 or self._hopeless(group, best, length, size)
         return moved

@@ -18,6 +18,12 @@ FILLING = (*WAYS, "block_diffusion")
 """The decodings that write into places that stand there already; the others write from left to right."""
 ONLY_FILLING = ("decoding", "steps", "block", "order", "guidance", "prefix_cache", "max_blank_tokens")
 """Options that say nothing to who writes from left to right."""
+ONLY_WRITING = ("beams", "beam_groups", "contrast", "lookup", "force", "regex", "json_schema", "choices", "grammar",
+                "frequency_penalty", "presence_penalty", "no_repeat_ngram", "logit_bias", "cache_numbers", "truncate")
+"""Options that say nothing to who fills places."""
+ONLY_CONTINUING = ("beams", "beam_groups", "contrast", "lookup", "force", "regex", "json_schema", "choices", "grammar",
+                   "samples", "truncate")
+"""Options that say nothing to who writes blanks from left to right."""
 CONTEXT = 8
 """Prompt tokens that new text is decoded after, so that spaces and half characters join up."""
 
@@ -53,7 +59,17 @@ def decoding_for(trained: Trained, mode: Mode, purpose: str, config: GenerateCon
         if strange:
             raise BothwaysError(f"{strange[0]} speaks to a decoding that fills many places at once, but this model "
                                 f"writes from left to right in its mode '{mode.name}': leave it out")
+        lost = [one for one in ONLY_CONTINUING if purpose == "fill"
+                and getattr(config, one) != getattr(GenerateConfig, one)]
+        if lost:
+            raise BothwaysError(f"{lost[0]} speaks to who writes on after a prompt (generate), but not to who fills "
+                                "blanks: leave it out")
         return name
+    for one in ONLY_WRITING:
+        if getattr(config, one) != getattr(GenerateConfig, one):
+            others = "which is its only one" if name == "block_diffusion" else f"it can be asked for {', '.join(WAYS)}"
+            raise BothwaysError(f"{one} speaks to a decoding from left to right, but this model writes by {name} in "
+                                f"its mode '{mode.name}' ({others}): leave it out")
     if name == "block_diffusion":
         if config.decoding is not None or config.guidance or config.prefix_cache:
             wrong = "decoding" if config.decoding else "guidance" if config.guidance else "prefix_cache"

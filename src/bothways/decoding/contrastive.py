@@ -20,6 +20,8 @@ class ContrastiveWriter(Writer):
     """(open texts, D) of each last token."""
     _before: Tensor | None = None
     """(open texts, capacity, D) directions of all states so far, zeros behind."""
+    _lengths: Tensor = torch.zeros(0, dtype=torch.long)
+    """(open texts,) how many of them."""
 
     @torch.inference_mode()
     def step(self) -> list[NewToken]:

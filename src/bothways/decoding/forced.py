@@ -53,17 +53,17 @@ class Forced:
         for row, beam in enumerate(beams):
             best = int(scores[row].argmax())
             considered.update(row * vocabulary + token for token in (*self._next(beam), best))
-        # 2. banks by the number of forced tokens that stand, the best of each first
+        # 2. banks by the number of forced tokens that are missing, the best of each first
         banks: dict[int, list[tuple[int, int, float]]] = {}
         for place in considered:
             row, token = place // vocabulary, place % vocabulary
             score = float(scores[row, token])
             if score > -torch.inf:
-                banks.setdefault(self._standing(beams[row], token), []).append((row, token, score))
+                banks.setdefault(self._missing(beams[row], token), []).append((row, token, score))
         for bank in banks.values():
             bank.sort(key=lambda one: -one[2])
         # 3. the best of every bank, then the second best, fuller banks first
-        order = sorted(banks, reverse=True)
+        order = sorted(banks)
         ranked = [(rank, number, one) for number, bank in enumerate(order) for rank, one in enumerate(banks[bank])]
         return [one[:2] for _, _, one in sorted(ranked, key=lambda entry: entry[:2])][:count]
 
@@ -81,16 +81,11 @@ class Forced:
                if any(tail[-len(phrase):] == phrase for phrase in phrases)}
         return self.met[beam] | met, tail
 
-    def _begun(self, met: frozenset[int], tail: Phrase) -> int:
-        """The most tokens of a phrase of an open constraint that the text ends with."""
-        return max((length for number, phrases in enumerate(self.constraints) if number not in met
-                    for phrase in phrases for length in range(1, len(phrase)) if tail[-length:] == phrase[:length]),
-                   default=0)
-
-    def _standing(self, beam: int, token: int) -> int:
-        """How many forced tokens stand after this one: a constraint that is met counts with its shortest phrase."""
+    def _missing(self, beam: int, token: int) -> int:
+        """How many tokens must still come after this one, at least: of each open constraint its nearest phrase."""
         met, tail = self._after(beam, token)
-        return sum(min(map(len, self.constraints[number])) for number in met) + self._begun(met, tail)
+        return sum(min(len(phrase) - _begun(phrase, tail) for phrase in phrases)
+                   for number, phrases in enumerate(self.constraints) if number not in met)
 
     def _next(self, beam: int) -> set[int]:
         """Tokens that go on with a phrase of an open constraint, or begin one."""
@@ -101,3 +96,8 @@ class Forced:
                     if not length or tail[-length:] == phrase[:length]:
                         found.add(phrase[length])
         return found
+
+
+def _begun(phrase: Phrase, tail: Phrase) -> int:
+    """How many first tokens of a phrase a text ends with."""
+    return max((length for length in range(1, len(phrase)) if tail[-length:] == phrase[:length]), default=0)

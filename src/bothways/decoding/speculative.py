@@ -1,8 +1,8 @@
 """Speculative decoding: several tokens are drafted cheaply, and one pass of the network says how many of them stand.
 
-A drafted token x with draft probability q(x) is accepted with probability min(1, p(x) / q(x)); the first that is not is
-drawn again from max(0, p - q), normalised. What is written then has exactly the distribution p of drawing token after
-token (arXiv 2211.17192, theorem 1 in appendix A.1), whatever drafts. Greedy writing accepts what is the likeliest token.
+A drafted token x with draft probability q(x) is accepted with probability min(1, p(x) / q(x)); the first that is not
+is drawn again from max(0, p - q), normalised. What is written has then exactly the distribution p of drawing token by
+token (arXiv 2211.17192, appendix A.1), whatever drafts. Greedy writing accepts what is the likeliest token.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class SpeculativeWriter(Writer):
         firsts = torch.tensor([0, *(len(draft) + 1 for draft in drafts)]).cumsum(0)
         # 3. place by place: accept, or draw again and stop
         new: list[tuple[int, NewToken]] = []
-        stood = {row: 0 for row in rows}
+        stood = dict.fromkeys(rows, 0)
         going = list(range(len(rows)))
         place = 0
         while going:
@@ -192,7 +192,7 @@ class Model:
         room = {row: self.places - len(self.examples[row]) - len(written[row]) for row in self.rows}
         wanted = {row: max(0, min(wanted[row], room[row])) for row in self.rows}
         made: dict[int, list[tuple[int, Tensor | None]]] = {row: [] for row in self.rows}
-        drafted = {row: 0 for row in self.rows}
+        drafted = dict.fromkeys(self.rows, 0)
         # 1. first what was written since, then one token after the other
         for turn in range(max(wanted.values(), default=0)):
             some = [row for row in self.rows if wanted[row] > turn]

@@ -1,7 +1,7 @@
 """Text of a given form: a regular expression, a JSON schema, one of several strings, or a grammar.
 
-After each token the grammar says which tokens may come next (`llguidance`, an optional extra); all others are blocked, so
-whatever is written fits, and ends only where the form is complete.
+After each token the grammar says which tokens may come next (`llguidance`, an optional extra); all others are blocked.
+So whatever is written fits, and ends only where the form is complete.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Grammar:
         for row, text in enumerate(texts):
             if not bool((scores[row] > BLOCKED).any()):
                 self._check(self.matchers[text])
-                raise BothwaysError(f"this model's tokens cannot express {self.form}: none of them may come next; change "
-                                    "it, or use a model with another tokenizer")
+                raise BothwaysError(f"this model's tokens cannot express {self.form}: none of them may come next; "
+                                    "change it, or use a model with another tokenizer")
         return scores
 
     def wrote(self, text: int, token: int) -> None:
@@ -73,7 +73,8 @@ class Grammar:
 
     def _check(self, matcher: Any) -> None:
         if matcher.is_error():
-            raise BothwaysError(f"nothing can be written in the form of {self.form}: {_first_line(matcher.get_error())}")
+            why = _first_line(matcher.get_error())
+            raise BothwaysError(f"nothing can be written in the form of {self.form}: {why}")
 
 
 def wants_form(config: GenerateConfig) -> bool:
@@ -124,10 +125,11 @@ def _tokens(tokenizer: Any, readable: bool, size: int, ends: tuple[int, ...]) ->
         if tokenizer.kind == "words":
             raise BothwaysError("a tokenizer of whole words cannot write text of a given form: use one of bytes or of "
                                 "pieces of words")
-        return library.LLTokenizer(library.TokenizerWrapper(_Ours(tokenizer, ends)), n_vocab=size,
-                                   eos_token=list(ends), slices=[])
-    return library.LLTokenizer(tokenizer.core.to_str(), n_vocab=max(size, tokenizer.core.get_vocab_size()),
-                               eos_token=list(ends), slices=[])
+        own = library.TokenizerWrapper(_Ours(tokenizer, ends))
+        return library.LLTokenizer(own, n_vocab=max(size, tokenizer.size), eos_token=list(ends), slices=[])
+    core = tokenizer.core
+    most = max(size, core.get_vocab_size())
+    return library.LLTokenizer(core.to_str(), n_vocab=most, eos_token=list(ends), slices=[])
 
 
 class _Ours:
@@ -141,7 +143,8 @@ class _Ours:
         self.tokens = [tokenizer.spelled(token) for token in range(tokenizer.size)]
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self._tokenizer.encode(text.decode(errors="replace") if isinstance(text, bytes) else text, reserved=False)
+        said = text.decode(errors="replace") if isinstance(text, bytes) else text
+        return self._tokenizer.encode(said, reserved=False)
 
 
 def _first_line(message: str) -> str:

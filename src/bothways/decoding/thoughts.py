@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from bothways.batch import Example
+from bothways.decoding.sampling import BLOCKED
 
 SHOWN = ("<think> ", " </think> ")
 """How the marks of a thought are printed."""
 
 
 class Thoughts:
-    """Which of several texts is inside a thought, and what each may write next.
+    """A rule: which of several texts is inside a thought, and what each may write next.
 
     Args:
         marks: the ids that open and close a thought; none where none is ever written, and nothing then happens here.
         examples: what the texts begin from; a prompt may have opened a thought.
-        blocked: (V,) bool of the tokens that are never written.
+        blocked: (V,) bool of the tokens that are never written; it gives the vocabulary's size and device.
         budget: tokens of a thought, after which its end is the only token that may come; 0 lets none begin, none is no
             limit.
     """
@@ -26,9 +28,8 @@ class Thoughts:
     def __init__(self, marks: tuple[int, int] | None, examples: Sequence[Example], blocked: Tensor,
                  budget: int | None) -> None:
         self.marks, self.budget = marks, budget
-        self.blocked = blocked if marks is None else blocked.repeat(len(examples), 1)
-        """(B, V), or (V,) where nobody thinks: what may not be written next; it changes as tokens are written."""
-        self._never = blocked
+        self._hidden = torch.zeros_like(blocked).repeat(len(examples) if marks is not None else 0, 1)
+        """(B, V) what may not be written next."""
         self._inside = [False for _ in examples]
         self._written = [0 for _ in examples]
         if marks is not None:
@@ -36,26 +37,40 @@ class Thoughts:
                 opened, closed = (int((example.inputs == mark).sum()) for mark in marks)
                 self._inside[row] = opened > closed
                 self._allow(row)
+        self._shown = list(self._inside)
 
-    def wrote(self, row: int, token: int) -> bool:
-        """Take one token of text `row`; whether it belongs to a thought, the marks included."""
+    def apply(self, logits: Tensor, texts: Sequence[int]) -> Tensor:
+        if self.marks is None:
+            return logits
+        return logits.masked_fill(self._hidden[torch.tensor(texts, device=self._hidden.device)], BLOCKED)
+
+    def wrote(self, text: int, token: int) -> None:
+        if self.marks is None:
+            return
+        was = self._inside[text]
+        self._inside[text] = token == self.marks[0] or (was and token != self.marks[1])
+        self._written[text] = self._written[text] + 1 if was else 0
+        if was or token == self.marks[0]:
+            self._allow(text)
+
+    def keep(self, texts: Sequence[int]) -> None:
+        self._inside = [self._inside[text] for text in texts]
+        self._written = [self._written[text] for text in texts]
+        if self.marks is not None:
+            self._hidden = self._hidden[torch.tensor(texts, device=self._hidden.device)]
+
+    def belongs(self, text: int, token: int) -> bool:
+        """Whether the next token of a text that is shown belongs to a thought, the marks included."""
         if self.marks is None:
             return False
-        opens, closes = self.marks
-        was = self._inside[row]
-        self._inside[row] = token == opens or (was and token != closes)
-        self._written[row] = self._written[row] + 1 if was else 0
-        if was or token == opens:
-            self._allow(row)
-        return was or token == opens
+        was = self._shown[text]
+        self._shown[text] = token == self.marks[0] or (was and token != self.marks[1])
+        return was or token == self.marks[0]
 
     def _allow(self, row: int) -> None:
         """Set what text `row` may write next."""
         assert self.marks is not None
         opens, closes = self.marks
-        if self._inside[row] and self.budget is not None and self._written[row] >= self.budget:
-            self.blocked[row] = True
-        else:
-            self.blocked[row] = self._never
-        self.blocked[row, opens] = self._inside[row] or self.budget == 0
-        self.blocked[row, closes] = not self._inside[row]
+        self._hidden[row] = self._inside[row] and self.budget is not None and self._written[row] >= self.budget
+        self._hidden[row, opens] = self._inside[row] or self.budget == 0
+        self._hidden[row, closes] = not self._inside[row]

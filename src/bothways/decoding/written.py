@@ -47,6 +47,7 @@ class Written:
     decoding: the name of the decoding that wrote it.
     cache_bytes: what the cache of the whole call took at its largest; 0 without one.
     thought: what was thought on the way, if anything was; part of `text` too unless thoughts are hidden.
+    score: of a beam search, by which its texts are compared: log probability / length ** length_penalty.
     seconds: wall clock of the whole call, which writes all its prompts together.
     """
 
@@ -60,6 +61,7 @@ class Written:
     thought: str | None = None
     decoding: str = "left_to_right"
     cache_bytes: int = 0
+    score: float | None = None
 
     def canvases(self) -> Iterator[list[int]]:
         """How the ids came to be: one list before the first step and one after each, HIDDEN where nothing stands.
