@@ -106,6 +106,8 @@ class Prefixes:
             narrow = any(store.ring is not None and len(entry.tokens) > store.ring for store in entry.cache.stores)
             if narrow and len(entry.tokens) - length > (entry.cache.slack or 0):
                 continue
+            if length < len(entry.tokens) and not all(store.takes_back for store in entry.cache.stores):
+                continue
             if (length or example.source is not None) and (best is None or length > best[1]):
                 best = entry, length
         return best
