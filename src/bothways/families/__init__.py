@@ -18,9 +18,11 @@ from bothways.families.llama import Llama
 from bothways.families.mamba import Mamba
 from bothways.families.mamba2 import Mamba2
 from bothways.families.mistral import Mistral
+from bothways.families.mixtral import Mixtral
 from bothways.families.nanochat import NanoChat
 from bothways.families.qwen2 import Qwen2
 from bothways.families.qwen3 import Qwen3
+from bothways.families.qwen3_moe import Qwen3Moe
 from bothways.families.t5 import T5
 from bothways.model.config import ModelConfig
 from bothways.objectives.base import Objective
@@ -30,7 +32,7 @@ __all__ = ["KNOWN", "Family", "family", "fitting", "obstacle"]
 
 KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llama(), Qwen3(), EuroBert(), T5(),
-    Mistral(), Qwen2(),
+    Mistral(), Qwen2(), Mixtral(), Qwen3Moe(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(),
     Bert(),

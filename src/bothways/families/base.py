@@ -155,7 +155,7 @@ class Family(ABC):
             names = self.named(ours, config)
             if names is None:
                 raise BothwaysError(f"{self.architecture} has no place for {ours}")
-            links.append(Link(ours, names, rows_of(ours, shape, config) if len(names.theirs) > 1 else shape[:1]))
+            links.append(Link(ours, names, rows_of(ours, shape, config, len(names.theirs))))
         return links
 
     def export(self, weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -231,12 +231,12 @@ def turned(interleaved: bool) -> Change:
                   lambda ours, config: moved(ours, config, places(config).argsort()))
 
 
-def rows_of(ours: str, shape: Sequence[int], config: ModelConfig) -> tuple[int, ...]:
-    """How many rows each part of a fused tensor has."""
-    if ".qkv." in ours:
+def rows_of(ours: str, shape: Sequence[int], config: ModelConfig, parts: int) -> tuple[int, ...]:
+    """How many rows each of so many parts of a tensor has."""
+    if ".qkv." in ours and parts == 3:
         keys = config.key_heads * config.head_size
         return config.shape.heads * config.head_size, keys, keys
-    return (shape[0] // 2, shape[0] // 2)
+    return (shape[0] // parts,) * parts
 
 
 def account(found: Iterable[str], expected: set[str], where: str) -> None:

@@ -27,6 +27,8 @@ class Llama(Family):
     direction: ClassVar[Direction] = "causal"
     objective: ClassVar[str] = "next-token"
     query_key: ClassVar[bool] = False
+    base: ClassVar[float] = 10000.0
+    """Of rotary positions, where a config says none."""
     biases: ClassVar[Mapping[str, tuple[str, ...]]] = {"attention_bias": ("queries", "attention"),
                                                        "mlp_bias": ("feed_forward",)}
     """The published entries about biases, and which of ours each stands for."""
@@ -63,7 +65,7 @@ class Llama(Family):
         # 1. what we cannot follow is refused by name
         demand(stored, ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
                where)
-        position = read_position(stored, where)
+        position = read_position(stored, where, self.base)
         if position.share != 1:
             raise BothwaysError(f"{where} sets partial_rotary_factor {position.share}, but {self.architecture} turns "
                                 "the whole head")

@@ -47,6 +47,7 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "reach": "".join(reach[i % len(reach)] for i in range(layers)),
              "position.local_base": position.base if position.local_base is None else position.local_base,
              "position.scaling": _spoken(position.scaling),
+             "feed_forward.experts": "dense" if config.feed_forward.experts is None else "a mixture",
              "companions": {one["name"]: one for one in flat["companions"]}}
     flat |= {"head.activation": config.head_activation, "head.dense_bias": config.head_dense_bias}
     silent = ["dropout"] + ["head.activation", "head.dense_bias"] * (not config.head.transform)
@@ -57,6 +58,11 @@ def choices(config: ModelConfig) -> dict[str, Any]:
         "shape.heads", "shape.key_heads", "shape.head_size", "scale", "soft_cap", "reach",
         *{"mamba": recurrent[-2:], "mamba2": ["mixer.rank"]}[config.mixer.kind]]
     silent += ["shape.inner", "feed_forward.activation"] * (config.feed_forward.kind == "none")
+    if (experts := config.feed_forward.experts) is not None:
+        where = "".join(experts.where[i % len(experts.where)] for i in range(layers))
+        flat |= {"feed_forward.experts.where": where, "feed_forward.experts.inner": experts.inner or config.inner}
+        silent += ["feed_forward.experts.balance"] + ["shape.inner"] * ("D" not in where)
+        silent += ["feed_forward.experts.open_groups", "feed_forward.experts.group_by"] * (experts.groups == 1)
     silent += ["position.length"] * (position.kind != "learned")
     silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal"))
     silent += ["position.share"] * (position.kind != "rotary")

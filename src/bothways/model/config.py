@@ -102,6 +102,40 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
 
 @dataclass(frozen=True)
+class Experts:
+    """A mixture of experts in the feed-forward's stead: a router sends each token through a few of them.
+
+    Mixtral (arXiv 2401.04088), DeepSeek-V2 and V3 (arXiv 2405.04434, 2412.19437), Llama 4.
+    """
+
+    count: int = 8
+    active: int = 2
+    """Experts that a token goes through."""
+    inner: int | None = None
+    """Width inside one expert; that of a plain layer's feed-forward when none."""
+    shared: int = 0
+    """Experts that every token goes through besides, as one that is so many times as wide."""
+    where: str = "E"
+    """One letter a layer, tiled as `reach` is: E has experts, D is a dense feed-forward."""
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    normalised: bool = True
+    """Whether the weights of the chosen sum to 1."""
+    scale: float = 1.0
+    """The weights are multiplied by it in the end."""
+    weighs: Literal["outputs", "inputs"] = "outputs"
+    """What of an expert is multiplied by its weight."""
+    groups: int = 1
+    """Neighbouring experts make a group; a token chooses among those in its best `open_groups` groups."""
+    open_groups: int = 1
+    group_by: int = 1
+    """A group is worth its best so many experts together."""
+    correction: bool = False
+    """Whether the choice (not the weight) sees a number added to each score (arXiv 2408.15664)."""
+    balance: float = 0.0
+    """Coefficient of the loss that keeps the experts equally busy (arXiv 2101.03961, eq. 4)."""
+
+
+@dataclass(frozen=True)
 class Mixer:
     """What mixes tokens: attention, or a recurrence that reads left to right only (model/mamba.py).
 
@@ -122,10 +156,11 @@ class Mixer:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Gated (arXiv 2002.05202), plain, or none at all (Mamba)."""
+    """Gated (arXiv 2002.05202), plain, or none at all (Mamba); dense, or a mixture of experts."""
 
     kind: Literal["gated", "plain", "none"] = "gated"
     activation: Activation = "silu"
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True)
@@ -261,6 +296,11 @@ class ModelConfig:
         letter = self.reach[layer % len(self.reach)]
         return {"G": bidirectional, "L": window(self.local, self.local), "C": chunked(self.chunk)}[letter]
 
+    def experts_of(self, layer: int) -> Experts | None:
+        """The experts of layer `layer`; none where its feed-forward is dense."""
+        experts = self.feed_forward.experts
+        return experts if experts is not None and experts.where[layer % len(experts.where)] == "E" else None
+
     @property
     def narrow(self) -> bool:
         """Whether some layer sees less than the visibility allows."""
@@ -287,6 +327,8 @@ class ModelConfig:
         if self.mixer.kind != "attention":
             yield from self._problems_of_recurrence()
         yield from self._problems_of_scores()
+        if self.feed_forward.experts is not None:
+            yield from self._problems_of_experts(self.feed_forward.experts)
         most = max(shape.layers, shape.source_layers)
         if not self.reach or set(self.reach) - set("GLC"):
             yield f"reach is '{self.reach}', but is written with the letters G (global), L (local) and C (chunk)"
@@ -365,6 +407,36 @@ class ModelConfig:
         if mixer.kind == "mamba2" and self.mixed % (mixer.head_size * mixer.groups):
             yield (f"mixer.inner {self.mixed} does not divide into {mixer.groups} groups of heads of "
                    f"mixer.head_size {mixer.head_size}")
+
+    def _problems_of_experts(self, experts: Experts) -> Iterator[str]:
+        """Contradictions between what experts there are and who goes where."""
+        name = "feed_forward.experts"
+        if self.feed_forward.kind != "gated" or self.biased("feed_forward"):
+            yield f"{name} are gated and have no bias: change feed_forward.kind, bias or the experts"
+        if self.mixer.kind != "attention":
+            yield f"{name} stand beside attention, but mixer.kind is '{self.mixer.kind}': choose one"
+        if not 1 <= experts.active <= experts.count:
+            yield f"{name}.active is {experts.active}, but a token goes through 1 to {experts.count} of {name}.count"
+        if experts.shared < 0 or (experts.inner is not None and experts.inner < 1):
+            yield f"{name}.shared {experts.shared} and {name}.inner {experts.inner} cannot be as small as that"
+        if not experts.where or set(experts.where) - set("ED"):
+            yield f"{name}.where is '{experts.where}', but is written with the letters E (experts) and D (dense)"
+        elif len(experts.where) > max(self.shape.layers, self.shape.source_layers):
+            yield f"{name}.where '{experts.where}' speaks of more layers than there are: shorten it or add layers"
+        elif len(set(experts.where)) > 1 and self.shape.distinct is not None:
+            yield f"{name}.where '{experts.where}' differs between layers, which shape.distinct shares: choose one"
+        if experts.groups < 1 or experts.count % max(experts.groups, 1):
+            yield f"{name}.count {experts.count} does not divide into {name}.groups {experts.groups}"
+            return
+        size = experts.count // experts.groups
+        if not 1 <= experts.open_groups <= experts.groups or not 1 <= experts.group_by <= size:
+            yield (f"{name}.open_groups {experts.open_groups} and {name}.group_by {experts.group_by} do not fit "
+                   f"{experts.groups} groups of {size} experts")
+        elif experts.active > experts.open_groups * size:
+            yield (f"{name}.active {experts.active} is more than the {experts.open_groups * size} experts in "
+                   f"{name}.open_groups {experts.open_groups} groups")
+        if experts.scale <= 0 or experts.balance < 0:
+            yield f"{name}.scale {experts.scale} must be above 0 and {name}.balance {experts.balance} not below"
 
     def _problems_of_scores(self) -> Iterator[str]:
         """Contradictions between what knows places and what scores."""

@@ -49,13 +49,17 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
     return total * (3 if training else 1) / length
 
 
-def block_products(config: ModelConfig) -> int:
+def block_products(config: ModelConfig, layer: int = 0) -> int:
     """Weights a token is multiplied with in one block, cross-attention apart."""
     width, heads, shared = config.shape.width, config.shape.heads, config.key_heads
     mixing = width * config.head_size * (2 * heads + 2 * shared)
     if config.mixer.kind != "attention":
         mixing = recurrent_products(config)
-    return mixing + {"gated": 3, "plain": 2, "none": 0}[config.feed_forward.kind] * width * config.inner
+    experts = config.experts_of(layer)
+    if experts is None:
+        return mixing + {"gated": 3, "plain": 2, "none": 0}[config.feed_forward.kind] * width * config.inner
+    inside = (experts.active + experts.shared) * (experts.inner or config.inner)
+    return mixing + width * (experts.count + 3 * inside)
 
 
 def recurrent_products(config: ModelConfig) -> int:
@@ -89,7 +93,7 @@ def _tower(config: ModelConfig, tokens: int, layers: int, visibility: Visibility
     if not tokens:
         return 0.0
     shares: dict[Visibility, float] = {}
-    total = 2.0 * tokens * layers * block_products(config)
+    total = 2.0 * tokens * sum(block_products(config, layer) for layer in range(layers))
     if config.mixer.kind != "attention":
         return total
     for layer in range(layers):
@@ -137,7 +141,7 @@ def allowed(visibility: Visibility, length: int) -> float:
 
 def parameters(network: ModelConfig | LanguageModel) -> dict[str, int]:
     """How many weights: `total`; `non_embedding`, without tables of tokens and places and an untied head; `active`,
-    those that one token passes through (all, while nothing here chooses among experts)."""
+    those that one token passes through (all but the experts that are not chosen for it)."""
     if isinstance(network, ModelConfig):
         with torch.device("meta"):
             network = LanguageModel(network)
@@ -146,4 +150,7 @@ def parameters(network: ModelConfig | LanguageModel) -> dict[str, int]:
     tables = sum(size for name, size in sizes.items()
                  if name in ("embedding.weight", "head.weight")
                  or name.endswith(("position.weight", ".table.weight", ".delta.weight")))
-    return {"total": total, "non_embedding": total - tables, "active": total}
+    experts = network.config.feed_forward.experts
+    idle = 0 if experts is None else sum(size // experts.count * (experts.count - experts.active)
+                                         for name, size in sizes.items() if ".expert_" in name)
+    return {"total": total, "non_embedding": total - tables, "active": total - idle}

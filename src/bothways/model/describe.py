@@ -37,6 +37,11 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
         train, read = flops(config, profile, length), flops(config, profile, length, training=False)
         lines += [("operations", f"{train:,.0f} to train on a raw token, {read:,.0f} to read one (documents of "
                                  f"{length}, {profile.visibility!r}, logits for {profile.asked:.0%})")]
+    if (experts := config.feed_forward.experts) is not None:
+        layers = sum(config.experts_of(layer) is not None for layer in range(shape.layers))
+        beside = f" and {experts.shared} for all" if experts.shared else ""
+        lines.insert(2, ("experts", f"{experts.active} of {experts.count} for each token{beside} in {layers} layers, "
+                                    f"{experts.inner or config.inner} inside each"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 

@@ -73,24 +73,31 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class GatedFeedForward(nn.Module):
     """down(up(x) * activation(gate(x))) (arXiv 2002.05202); the first half of `up_gate` is up, the second gate."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, inner: int | None = None) -> None:
+        """`inner` is the config's when none."""
         super().__init__()
-        biased = config.biased("feed_forward")
-        self.up_gate: nn.Linear | None = nn.Linear(config.shape.width, 2 * config.inner, bias=biased)
-        self.down = nn.Linear(config.inner, config.shape.width, bias=biased)
+        biased, inner = config.biased("feed_forward"), inner or config.inner
+        self.up_gate: nn.Linear | None = nn.Linear(config.shape.width, 2 * inner, bias=biased)
+        self.down = nn.Linear(inner, config.shape.width, bias=biased)
         self.activation = config.feed_forward.activation
 
     def forward(self, states: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
         if self.up_gate is None:
             return self.down(self.up(states) * ACTIVATIONS[self.activation](self.gate(states)))
-        return self.down(_Gated.apply(self.up_gate(states), self.activation))
+        return self.down(gated(self.up_gate(states), self.activation))
 
     def split_projections(self) -> None:
         """Put `up` and `gate` in place of `up_gate`."""
         if self.up_gate is not None:
             self.up, self.gate = split(self.up_gate, [self.down.in_features] * 2)
             self.up_gate = None
+
+
+def gated(fused: Tensor, activation: str) -> Tensor:
+    """up * activation(gate), where `fused` (..., 2 I) holds up before gate."""
+    opened: Tensor = _Gated.apply(fused, activation)
+    return opened
 
 
 class _Gated(torch.autograd.Function):

@@ -94,6 +94,10 @@ def narrowed(config: ModelConfig, share: float) -> ModelConfig:
         most = max(1, round(shape.key_heads * share))
         keys = next(count for count in range(most, 0, -1) if heads % count == 0)
     inner = None if shape.inner is None else max(1, round(shape.inner * heads / shape.heads))
+    feed_forward = config.feed_forward
+    if feed_forward.experts is not None and feed_forward.experts.inner is not None:
+        share_inner = max(1, round(feed_forward.experts.inner * heads / shape.heads))
+        feed_forward = replace(feed_forward, experts=replace(feed_forward.experts, inner=share_inner))
     width = shape.width if heads == shape.heads else heads * config.head_size
-    return replace(config, companions=(), shape=replace(
+    return replace(config, companions=(), feed_forward=feed_forward, shape=replace(
         shape, width=width, heads=heads, key_heads=keys, inner=inner, source_layers=0, embedding=None))

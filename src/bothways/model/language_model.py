@@ -16,6 +16,7 @@ from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.companions import FieldEmbedding, Pooler, build_companions
 from bothways.model.config import ModelConfig
+from bothways.model.experts import Routing, loads
 from bothways.model.feed_forward import ACTIVATIONS, GatedFeedForward
 from bothways.model.generator import Delta, Generator
 from bothways.model.latent import Latent, facts
@@ -36,7 +37,8 @@ class Output:
     states: (N, D) behind the last norm.
     source: (M, D) of the other tower, or none.
     hidden: (N, D) of the embedding and of each layer, if asked for.
-    extras: what else a part of the network has to say ("mean", "log_variance", "latent" of a bottleneck, ...).
+    extras: what else a part of the network has to say: "mean", "log_variance", "latent" of a bottleneck; what the
+        routers of the tower that predicts did (see `experts.loads`).
     """
 
     states: Tensor
@@ -112,12 +114,15 @@ class LanguageModel(nn.Module):
             planner = Planner(example.fields, None, example.inputs.device)
         else:
             cache.begin(example)
+        heard: list[Routing] = []
         states, layers = self.tower(self._embed(example), example.fields, example.visibility, planner, cache,
-                                    across, rows)
+                                    across, rows, heard)
         if cache is not None:
             cache.finish()
         if rows is not None:
             states = states.new_zeros(len(example), states.shape[-1]).index_copy(0, rows, states)
+        experts = self.config.feed_forward.experts
+        extras |= loads(heard, 0.0 if experts is None else experts.balance)
         return Output(states, source, tuple(layers) if hidden else None, extras)
 
     def encode(self, source: Example, hidden: bool = False) -> Output:
@@ -179,7 +184,7 @@ class LanguageModel(nn.Module):
             elif name.endswith("bias"):
                 weight.zero_()
             else:
-                writes = name.endswith(("out.weight", "down.weight"))
+                writes = name.endswith(("out.weight", "down.weight", "expert_down"))
                 weight.normal_(0.0, 0.02 / (math.sqrt(2 * depth) if writes else 1.0))
         for part in self.modules():
             if part is not self and hasattr(part, "initialise"):

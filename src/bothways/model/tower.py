@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig, Scaling
+from bothways.model.experts import MixedFeedForward, Routing
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.mamba import MIXERS
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
@@ -26,41 +27,48 @@ class Block(nn.Module):
     """Self-attention, cross-attention if the tower reads another one, feed-forward, with a norm before or after each.
 
     With norms on both sides the one behind a change has the name of its part with `_out`. A parallel block has one
-    norm, and both changes are made from what it gives. The `first` block may do without the norm before its attention.
+    norm, and both changes are made from what it gives. The block of layer 0 may lack its first norm.
     """
 
-    def __init__(self, config: ModelConfig, crosses: bool, first: bool = False) -> None:
+    def __init__(self, config: ModelConfig, crosses: bool, layer: int = 0) -> None:
         super().__init__()
-        width = config.shape.width
+        width, experts = config.shape.width, config.experts_of(layer)
         self.place, self.dropout, self.parallel = config.norm.place, config.dropout, config.parallel
-        self.attention_norm = None if first and not config.norm.first else make_norm(config, width)
+        self.attention_norm = None if layer == 0 and not config.norm.first else make_norm(config, width)
         self.attention = SelfAttention(config)
         if crosses:
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
         if not self.parallel:
             self.feed_forward_norm = make_norm(config, width)
-        self.feed_forward = make_feed_forward(config)
+        self.feed_forward = make_feed_forward(config) if experts is None else MixedFeedForward(config, experts)
         if self.place == "both":
             for part in ("attention", "cross", "feed_forward") if crosses else ("attention", "feed_forward"):
                 self.add_module(f"{part}_norm_out", make_norm(config, width))
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
-                across: tuple[Tensor | Kept, Plan] | None = None, rows: Tensor | None = None) -> Tensor:
+                across: tuple[Tensor | Kept, Plan] | None = None, rows: Tensor | None = None,
+                heard: list[Routing] | None = None) -> Tensor:
         """(N, D) to (N, D).
 
         Args:
             across: what the other tower told, and the plan of looking there.
+            heard: gets the routing of this block, if it has experts.
             rows: (R,) answer for these rows only, (R, D), everybody being looked at; the plans are then theirs.
         """
         kept = states if rows is None else states.index_select(0, rows)
         ready = self._ready(states, "attention")
         change = self.attention(ready, plan, places, store, rows)
         if self.parallel:
-            return kept + self._dropped(change + self.feed_forward(ready if rows is None else ready[rows]))
+            return kept + self._dropped(change + self._fed(ready if rows is None else ready[rows], heard))
         states = self._join(kept, change, "attention")
         if across is not None:
             states = self._join(states, self.cross(self._ready(states, "cross"), *across), "cross")
-        return self._join(states, self.feed_forward(self._ready(states, "feed_forward")), "feed_forward")
+        return self._join(states, self._fed(self._ready(states, "feed_forward"), heard), "feed_forward")
+
+    def _fed(self, ready: Tensor, heard: list[Routing] | None) -> Tensor:
+        if isinstance(self.feed_forward, MixedFeedForward):
+            return cast(Tensor, self.feed_forward(ready, heard))
+        return cast(Tensor, self.feed_forward(ready))
 
     def _norm(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self, name))
@@ -121,7 +129,7 @@ class Tower(nn.Module):
         self.embedding_norm = make_norm(config, width) if config.norms_embedding else None
         self.entry = nn.Linear(width, config.shape.width) if width != config.shape.width else None
         self.recurrent = config.mixer.kind != "attention"
-        self.blocks = nn.ModuleList(RecurrentBlock(config) if self.recurrent else Block(config, crosses, i == 0)
+        self.blocks = nn.ModuleList(RecurrentBlock(config) if self.recurrent else Block(config, crosses, i)
                                     for i in range(min(config.distinct, layers)))
         self.norm = None if config.norm.place == "after" else make_norm(config, config.shape.width)
 
@@ -131,7 +139,7 @@ class Tower(nn.Module):
 
     def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | None,
                 cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None,
-                rows: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+                rows: Tensor | None = None, heard: list[Routing] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Embedded tokens (N, E) to the last states (N, D) and those before each block and behind the last.
 
         Args:
@@ -140,6 +148,7 @@ class Tower(nn.Module):
             planner: renders it over the tokens; none where a cache does, over those it keeps as well.
             across: for each layer, what the other tower told and the plan of looking there.
             rows: (R,) the last block answers for these alone; last states are then (R, D).
+            heard: gets the routing of each layer that has experts.
         """
         # 1. places
         if self.position is not None:
@@ -165,7 +174,7 @@ class Tower(nn.Module):
                 assert planner is not None
                 plan = (planner if chosen is None else planner.only(chosen)).plan(sees)
             states = self.block(i)(states, plan, known[turning], None if cache is None else cache.stores[i],
-                                   None if across is None else across[i], chosen)
+                                   None if across is None else across[i], chosen, heard)
             hidden.append(states)
         return states if self.norm is None else self.norm(states), hidden
 

@@ -205,7 +205,13 @@ class Objective(ABC):
 
         An objective that runs a companion first (a generator that writes what the trunk then reads) has its own.
         """
-        return self.loss(network, network(example, only_asked=True), example, z_loss)
+        output = network(example, only_asked=True)
+        parts = self.loss(network, output, example, z_loss)
+        # what the network asks for itself, already times its coefficient: experts that are equally busy
+        wanted: Mapping[str, Tensor] = getattr(output, "extras", {})
+        if parts and "balance" in wanted:
+            parts.append(Part("balance", wanted["balance"], 1.0))
+        return parts
 
     def loss(self, network: Network, output: Output, example: Example, z_loss: float = 0.0) -> list[Part]:
         """The named parts of the loss of one packed Example; none where nothing is asked."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bothways.model.config import ModelConfig
+from bothways.model.experts import MixedFeedForward
 from bothways.training.config import TrainConfig
 from bothways.training.masters import Masters, fit
 from bothways.training.muon import Muon
@@ -102,7 +103,8 @@ class AdamW:
 def _block_matrices(network: nn.Module) -> frozenset[str]:
     """The names of the weights of linear maps inside the blocks: not embeddings, head or position tables."""
     return frozenset(f"{name}.weight" for name, module in network.named_modules()
-                     if isinstance(module, nn.Linear) and ".blocks." in f".{name}")
+                     if isinstance(module, nn.Linear) and ".blocks." in f".{name}"
+                     ) | frozenset(name for name, _ in network.named_parameters() if ".expert_" in name)
 
 
 def _pieces(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -110,6 +112,10 @@ def _pieces(network: nn.Module) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for name, module in network.named_modules():
         owner, _, part = name.rpartition(".")
+        if isinstance(module, MixedFeedForward):
+            up_gate, down, count = module.expert_up_gate, module.expert_down, module.experts.count
+            found[f"{name}.expert_up_gate"] = (len(up_gate) // (2 * count),) * (2 * count)
+            found[f"{name}.expert_down"] = (len(down) // count,) * count
         if not isinstance(module, nn.Linear) or part not in ("qkv", "kv", "up_gate"):
             continue
         if part == "up_gate":
