@@ -8,6 +8,7 @@ The same calls work for every objective: which decoding writes, and who may look
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from bothways import decoding, families, model, objectives
 from bothways.batch import Vocabulary, pack
-from bothways.decoding import GenerateConfig, Written
+from bothways.decoding import GenerateConfig, Prefixes, Written
 from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.candidates import FillScore, score_fills
@@ -208,8 +209,8 @@ class Model:
     def generate(self, prompt: Tensor, max_new_tokens: int = ..., *, stream: Any = ..., **options: Any) -> Tensor: ...
 
     def generate(self, prompt: Texts | Tensor, max_new_tokens: int = 64, *, visibility: str | Visibility | None = None,
-                 stop: Texts = (), stream: bool | Callable[[str], None] = False,
-                 **options: Any) -> str | list[str] | Tensor | Iterator[str]:
+                 stop: Texts = (), stream: bool | Callable[[str], None] = False, draft: Model | None = None,
+                 prefixes: Prefixes | None = None, **options: Any) -> str | list[str] | Tensor | Iterator[str]:
         """Write on after a prompt; the result is of the prompt's kind and begins with it (an answer on a new line).
 
         Args:
@@ -220,37 +221,43 @@ class Model:
             stop: strings that end the text and are not part of it.
             stream: true returns an iterator of the new text in pieces of whole characters; a function is called with
                 each piece. One text at a time.
-            options: temperature (0 is greedy), top_k, top_p, min_p, repetition_penalty, stop_ids, seed, cached; steps,
-                block and order for models that fill many places at once; think_tokens and hide_thought for models
-                that think before they answer. See `decoding.GenerateConfig`.
+            draft: a smaller model with the same tokenizer, whose proposals make writing from left to right faster
+                without changing what is written.
+            prefixes: a `decoding.Prefixes`, which keeps what was read for later calls with the same beginning.
+            options: temperature (0 is greedy), top_k, top_p, min_p, typical_p, the penalties, samples, seed; beams or
+                contrast; regex, json_schema, choices or grammar; steps, block and order for models that fill many
+                places at once; think_tokens and hide_thought for models that think before they answer. See
+                `decoding.GenerateConfig`.
         Returns:
-            text, texts, or a tensor (L + n,) or (B, L + n), shorter rows filled up with `<pad>` on the right.
+            text, texts, or a tensor (L + n,) or (B, L + n), shorter rows filled up with `<pad>` on the right; with
+            `samples` above 1 so many of each prompt, one after the other, in a list or a tensor (B * samples, L + n).
         Raises:
             BothwaysError: an unknown or impossible option, a prompt too long for the network.
         """
         mode = self._mode(visibility)
         config = self._config(max_new_tokens=max_new_tokens, stop=(stop,) if isinstance(stop, str) else tuple(stop),
                               begin=not isinstance(prompt, Tensor), **options)
+        helper = None if draft is None else draft.trained
         # 1. ids in, ids out
         if isinstance(prompt, Tensor):
             if stream:
                 raise BothwaysError("only text is streamed: give the prompt as a string")
             rows = [row.tolist() for row in self._rows(prompt, "the prompt", empty=True)]
-            written = decoding.generate(self.trained, rows, config, mode)
-            joined = [[*row, *new.ids] for row, new in zip(rows, written, strict=True)]
-            return self._padded(joined, prompt)
+            written = decoding.generate(self.trained, rows, config, mode, None, helper, prefixes)
+            joined = [[*rows[number // config.samples], *new.ids] for number, new in enumerate(written)]
+            return self._padded(joined, prompt if config.samples == 1 or prompt.dim() == 2 else prompt[None])
         # 2. text in, text out
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         if stream and not isinstance(prompt, str):
             raise BothwaysError("one text is streamed at a time: give the prompt as a string")
         rows = self.tokenizer.encode_batch(texts)
         if stream is True:
-            return decoding.stream(self.trained, rows[0], config, mode)
+            return decoding.stream(self.trained, rows[0], config, mode, helper, prefixes)
         listen = None if not callable(stream) else lambda _, piece: stream(piece)  # type: ignore[operator]
-        written = decoding.generate(self.trained, rows, config, mode, listen)
+        written = decoding.generate(self.trained, rows, config, mode, listen, helper, prefixes)
         between = "\n" if self.objective.replies else ""
-        results = [text + between + (new.text or "") for text, new in zip(texts, written, strict=True)]
-        return results[0] if isinstance(prompt, str) else results
+        results = [texts[number // config.samples] + between + (new.text or "") for number, new in enumerate(written)]
+        return results[0] if isinstance(prompt, str) and config.samples == 1 else results
 
     def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = 256, **options: Any) -> str:
         """The answer to a conversation, told as the folder's chat template says.
@@ -273,10 +280,11 @@ class Model:
         return (written.text or "").strip()
 
     def write(self, prompts: Sequence[str], config: GenerateConfig | None = None,
-              visibility: str | Visibility | None = None) -> list[Written]:
+              visibility: str | Visibility | None = None, draft: Model | None = None,
+              prefixes: Prefixes | None = None) -> list[Written]:
         """As `generate`, with all there is to know: new ids, log probabilities, passes, seconds, what stopped it."""
         return decoding.generate(self.trained, self.tokenizer.encode_batch(list(prompts)), config,
-                                 self._mode(visibility))
+                                 self._mode(visibility), None, None if draft is None else draft.trained, prefixes)
 
     @overload
     def fill(self, text: str, max_new_tokens: int = ..., **options: Any) -> str: ...
@@ -437,6 +445,8 @@ class Model:
         unknown = [f"'{name}' {nearest(name, known)}" for name in options if name not in known]
         if unknown:
             raise BothwaysError(f"unknown option {' and '.join(unknown)}")
+        if isinstance(options.get("json_schema"), Mapping):
+            options["json_schema"] = json.dumps(options["json_schema"])
         return replace(GenerateConfig(), **options)
 
     def _rows(self, ids: Ids, what: str, empty: bool = False) -> list[np.ndarray]:

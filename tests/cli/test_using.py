@@ -60,6 +60,35 @@ def test_every_contender_writes(key: str, tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith("a dog")
 
 
+def test_every_way_to_write(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, grammar = bothways.from_pretrained(folder), tmp_path / "form.lark"
+    grammar.write_text('start: "(x)"')
+    ways: list[tuple[list[str], dict[str, object]]] = [
+        (
+            ["--no-repeat-ngram", "2", "--logit-bias", "50=-inf"],
+            {"no_repeat_ngram": 2, "logit_bias": {50: -float("inf")}},
+        ),
+        (["--beams", "3"], {"beams": 3}),
+        (["--beams", "4", "--force", "dog", "mat|cat"], {"beams": 4, "force": ("dog", ("mat", "cat"))}),
+        (["--contrast", "0.5", "--top-k", "4"], {"contrast": 0.5, "top_k": 4}),
+        (["--lookup", "3"], {}),
+        (["--draft", str(folder)], {}),
+        (["--choices", "a dog", "no"], {"choices": ("a dog", "no")}),
+        (["--grammar", str(grammar)], {"grammar": 'start: "(x)"'}),
+        (["--json-schema", '{"type": "boolean"}'], {"json_schema": {"type": "boolean"}}),
+    ]
+    for arguments, options in ways:
+        assert main(["generate", str(folder), "the cat", "--max-new-tokens", "12", *arguments]) == 0
+        assert capsys.readouterr().out == f"{model.generate('the cat', 12, **options)}\n"
+    assert main(["generate", str(folder), "the cat", "--beams", "2", "--samples", "2", "--max-new-tokens", "5"]) == 0
+    assert "--- 2 (score -" in capsys.readouterr().out
+    assert len(model.generate("the cat", 5, samples=3, temperature=1.0)) == 3
+    assert main(["generate", str(folder), "a", "--logit-bias", "x"]) == 2
+    assert "is not ID=VALUE" in capsys.readouterr().err
+    assert main(["generate", str(folder), "a", "--json-schema", "missing.json"]) == 2
+    assert "cannot read 'missing.json'" in capsys.readouterr().err
+
+
 def test_a_hybrid_asks_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = saved("hybrid", tmp_path)
     assert main(["generate", folder, "a dog"]) == 2

@@ -12,6 +12,17 @@ left out:
 
     bothways generate run/model "What is 2 + 2?" --think-tokens 50 --hide-thought
 
+The likeliest text that a search finds, or one of a given form (pip install 'bothways[structured]'):
+
+    bothways generate run/model "Once upon a time" --beams 4 --samples 2
+    bothways generate run/model "Yes or no?" --choices yes no
+    bothways generate run/model "The year" --regex "[0-9]{4}"
+
+Faster, and the same text: tokens that stood before are proposed again, or a smaller model proposes them:
+
+    bothways generate run/model "Once upon a time" --lookup 3
+    bothways generate run/model "Once upon a time" --draft small/model
+
 How the text came to be, one line a step:
 
     bothways generate run/model "Once upon a time" --show-steps
@@ -44,14 +55,56 @@ class Options:
     """Draw from the likeliest tokens that together reach this probability."""
     min_p: float | None = None
     """Draw from tokens at least this share as likely as the likeliest."""
+    typical_p: float | None = None
+    """Draw from the tokens of the most typical surprise that together reach this probability."""
     repetition_penalty: float = 1.0
     """Above 1 makes tokens that stand in the text already less likely."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's score for each time it was written."""
+    presence_penalty: float = 0.0
+    """Taken from a token's score once it was written."""
+    no_repeat_ngram: int | None = None
+    """No sequence of so many tokens is written twice."""
+    logit_bias: tuple[str, ...] = ()
+    """ID=VALUE: what is added to the score of a token, -inf for never."""
     stop: tuple[str, ...] = ()
     """Strings that end the text."""
     seed: int = 0
     """Another seed draws another text."""
     samples: int = 1
-    """How many texts, with seeds one after the other."""
+    """How many texts, with seeds one after the other; with beams the best so many."""
+    beams: int = 1
+    """Above 1 searches with so many beginnings for the likeliest text."""
+    beam_groups: int = 1
+    """Groups of beams that avoid each other's tokens."""
+    diversity: float = 0.0
+    """How much groups avoid each other."""
+    length_penalty: float = 1.0
+    """Texts are compared by log probability / length ** this."""
+    early_stopping: Literal["yes", "no", "never"] = "no"
+    """When a search ends: with its first texts, when no better one is likely, or when none can come."""
+    force: tuple[str, ...] = ()
+    """Strings that must stand in the text (with beams); A|B for one of several."""
+    contrast: float = 0.0
+    """Above 0, with --top-k, takes a likely token that is unlike the text so far (contrastive search)."""
+    draft: Path | None = None
+    """The folder of a smaller model with the same tokenizer, which proposes tokens."""
+    draft_tokens: int = 4
+    """Tokens that are proposed at a time."""
+    lookup: int | None = None
+    """Propose what followed the last tokens, at most so many, where they stood before."""
+    regex: str | None = None
+    """The text matches this regular expression."""
+    json_schema: str | None = None
+    """The text is JSON of this schema: a file, or the schema itself."""
+    choices: tuple[str, ...] = ()
+    """The text is one of these."""
+    grammar: Path | None = None
+    """The text belongs to the grammar in this file, in Lark's notation."""
+    cache_numbers: Literal["exact", "int8"] = "exact"
+    """int8 keeps keys and values in a quarter of the memory, not exactly."""
+    truncate: Literal["left", "right"] | None = None
+    """Which side of a prompt is cut that is longer than the network's places; refused when none."""
     visibility: str | None = None
     """The name of a trained mode, for a model with several."""
     steps: int | None = None
@@ -93,18 +146,34 @@ def run(options: Options) -> int:
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     model = bothways.from_pretrained(options.folder, device=options.device)
     how = {name: getattr(options, name) for name in (
-        "temperature", "top_k", "top_p", "min_p", "stop", "repetition_penalty", "decoding", "steps", "block",
-        "guidance", "prefix_cache", "think_tokens", "hide_thought")}
+        "temperature", "top_k", "top_p", "min_p", "typical_p", "stop", "repetition_penalty", "frequency_penalty",
+        "presence_penalty", "no_repeat_ngram", "beams", "beam_groups", "diversity", "length_penalty", "early_stopping",
+        "contrast", "draft_tokens", "lookup", "regex", "choices", "cache_numbers", "truncate", "decoding", "steps",
+        "block", "guidance", "prefix_cache", "think_tokens", "hide_thought")}
     how["order"] = read_order(options.order)
+    how |= _read(options)
+    draft = None if options.draft is None else bothways.from_pretrained(options.draft, device=options.device)
+    if options.beams > 1:
+        texts = model.write([prompt], GenerateConfig(options.max_new_tokens, samples=options.samples, **how),
+                            options.visibility)
+        for number, new in enumerate(texts):
+            if options.samples > 1:
+                print(f"--- {number + 1} (score {new.score:.3f})")
+            if options.show_steps:
+                show(model, new, model.tokenizer.encode(prompt))
+            else:
+                print(prompt + ("\n" if model.objective.replies else "") + (new.text or ""))
+        return 0
     for number in range(options.samples):
         begun, pieces, how["seed"] = time.perf_counter(), 0, options.seed + number
         if options.samples > 1:
             print(f"--- {number + 1} (seed {how['seed']})")
         if options.show_steps:
-            (new,) = model.write([prompt], GenerateConfig(options.max_new_tokens, **how), options.visibility)
+            (new,) = model.write([prompt], GenerateConfig(options.max_new_tokens, **how), options.visibility, draft)
             show(model, new, model.tokenizer.encode(prompt))
             continue
-        text = model.generate(prompt, options.max_new_tokens, stream=True, visibility=options.visibility, **how)
+        text = model.generate(prompt, options.max_new_tokens, stream=True, visibility=options.visibility,
+                              draft=draft, **how)
         print(prompt, end="\n" if model.objective.replies else "", flush=True)
         for piece in text:
             pieces += len(piece)
@@ -114,3 +183,25 @@ def run(options: Options) -> int:
             seconds = time.perf_counter() - begun
             print(f"{pieces} characters in {seconds:.2f} s, {pieces / seconds:.0f} a second", file=sys.stderr)
     return 0
+
+
+def _read(options: Options) -> dict[str, object]:
+    """What is written in a shorter way than the library wants it."""
+    from bothways.errors import BothwaysError
+
+    bias = {}
+    for pair in options.logit_bias:
+        token, _, value = pair.partition("=")
+        try:
+            bias[int(token)] = float(value)
+        except ValueError:
+            raise BothwaysError(f"--logit-bias '{pair}' is not ID=VALUE, such as 50=-inf") from None
+    schema = options.json_schema
+    try:
+        if schema is not None and not schema.lstrip().startswith(("{", "true", "false")):
+            schema = Path(schema).read_text(encoding="utf-8")
+        grammar = None if options.grammar is None else options.grammar.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BothwaysError(f"cannot read '{error.filename}': {error.strerror}") from None
+    force = tuple(tuple(one.split("|")) for one in options.force)
+    return {"logit_bias": bias, "json_schema": schema, "grammar": grammar, "force": force}
