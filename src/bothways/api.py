@@ -124,7 +124,7 @@ class Model:
 
     def describe(self) -> str:
         """Sizes, costs, modes and export, as printed by `bothways describe`."""
-        return description(self.config, self.objective)
+        return description(self.config, self.objective, layout=self.trained.layout)
 
     def __repr__(self) -> str:
         return (f"Model({self.objective.name}, {self.config.stack}, {self.config.shape.width} wide, "
@@ -479,13 +479,14 @@ class Model:
         return table[0] if like.dim() == 1 else table
 
 
-def description(config: ModelConfig, objective: Objective, window: int = 128) -> str:
+def description(config: ModelConfig, objective: Objective, window: int = 128, layout: str | None = None) -> str:
     """A network and its objective in words and numbers: what `bothways describe` prints.
 
     Args:
         window: tokens of a text, for the costs of attention.
+        layout: the family it was read from, which is named where several fit.
     """
-    fits, reason = families.fitting(config, objective), families.obstacle(config, objective)
+    fits, reason = families.fitting(config, objective, layout), families.obstacle(config, objective)
     # 1. what it was trained to do
     lines = [f"objective     {objective.name}: {objective.summary}"]
     for mode in objective.modes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bothways.errors import BothwaysError, nearest
+from bothways.families.albert import Albert
 from bothways.families.bart import Bart, PlBart
 from bothways.families.base import Direction, Family
 from bothways.families.bert import Bert
 from bothways.families.cohere import Cohere
+from bothways.families.distilbert import DistilBert
+from bothways.families.electra import Electra
 from bothways.families.eurobert import EuroBert
 from bothways.families.gemma import Gemma2, Gemma3
 from bothways.families.glm import Glm, Glm4
@@ -19,10 +22,12 @@ from bothways.families.mamba import Mamba
 from bothways.families.mamba2 import Mamba2
 from bothways.families.mistral import Mistral
 from bothways.families.mixtral import Mixtral
+from bothways.families.modernbert import ModernBert
 from bothways.families.nanochat import NanoChat
 from bothways.families.qwen2 import Qwen2
 from bothways.families.qwen3 import Qwen3
 from bothways.families.qwen3_moe import Qwen3Moe
+from bothways.families.roberta import Roberta, XlmRoberta
 from bothways.families.t5 import T5
 from bothways.model.config import ModelConfig
 from bothways.objectives.base import Objective
@@ -35,8 +40,8 @@ KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Mistral(), Qwen2(), Mixtral(), Qwen3Moe(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(),
-    Bert(),
     Mamba(), Mamba2(),
+    Bert(), Roberta(), XlmRoberta(), DistilBert(), Albert(), Electra(), ModernBert(),
 )}
 """Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""
 
@@ -62,11 +67,16 @@ def direction(objective: Objective) -> Direction:
     return "causal" if objective.modes[0].predicts == "next" else "bidirectional"
 
 
-def fitting(config: ModelConfig, objective: Objective) -> Family | None:
-    """The family whose class gives this network's logits in the principal mode, or none."""
+def fitting(config: ModelConfig, objective: Objective, first: str | None = None) -> Family | None:
+    """The family whose class gives this network's logits in the principal mode, or none.
+
+    Args:
+        first: the family that is taken where several fit: the one the network was read from.
+    """
     if _unseen(objective) is not None:
         return None
-    return next((family for family in _candidates(objective) if family.obstacle(config) is None), None)
+    ordered = sorted(_candidates(objective), key=lambda family: family.model_type != first)
+    return next((family for family in ordered if family.obstacle(config) is None), None)
 
 
 def obstacle(config: ModelConfig, objective: Objective) -> str | None:

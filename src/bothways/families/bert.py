@@ -10,7 +10,7 @@ from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Table, demand
 from bothways.families.encoder import POOLED, SEGMENT, Encoder
 from bothways.families.llama import ACTIVATIONS, READ
-from bothways.model.config import FeedForward, Head, ModelConfig, Norm, Position, Shape
+from bothways.model.config import Activation, FeedForward, Head, ModelConfig, Norm, Position, Shape
 
 NEXT_SENTENCE = Companion("next-sentence", "classes", 2)
 
@@ -51,8 +51,10 @@ class Bert(Encoder):
         "head_transform.dense": "cls.predictions.transform.dense",
         "head_transform.norm": "cls.predictions.transform.LayerNorm",
         "head": "cls.predictions.decoder", "head_bias": "cls.predictions.bias"}
-    head_activation: ClassVar[str | None] = None
+    head_activation: ClassVar[Activation | None] = None
     """The activation of the head's transform, where it is not that of the blocks."""
+    typed: ClassVar[bool] = True
+    """Whether it looks up the type of every token."""
 
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
         shape, activation = config.shape, config.feed_forward.activation
@@ -78,12 +80,15 @@ class Bert(Encoder):
         if activation not in READ:
             raise BothwaysError(f"{where} has the unknown hidden_act '{activation}' {nearest(activation, READ)}")
         # 2. sizes and choices
-        types = int(stored.get("type_vocab_size", 2))
+        types = int(stored.get("type_vocab_size", 2)) if self.typed else 0
+        if self.typed and types < 1:
+            raise BothwaysError(f"{where} has type_vocab_size {types}, but {self.architecture} looks up the type of "
+                                "every token")
         return ModelConfig(
             self.shape(stored), self.position(stored),
             Norm("layer", "after", float(stored.get("layer_norm_eps", 1e-12))),
             FeedForward("plain", READ[activation]),  # type: ignore[arg-type]
-            head=Head(transform=True, bias=True, activation=self.head_activation),  # type: ignore[arg-type]
+            head=Head(transform=True, bias=True, activation=self.head_activation),
             bias=True, tied=bool(stored.get("tie_word_embeddings", True)),
             dropout=float(stored.get("hidden_dropout_prob", 0.1)),
             companions=(Companion(SEGMENT, "embedding", types),) if types else ())

@@ -128,7 +128,8 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         weights = family.gather(found, stored, config, found.where)
     network = build(config)
     fill(network, weights, found.where, dtype)
-    return Trained(network.to(device).eval(), objective, tokenizer, report)
+    layout = None if family is None else family.model_type
+    return Trained(network.to(device).eval(), objective, tokenizer, report, layout)
 
 
 def _load_gguf(file: Path, device: torch.device | str | None, dtype: torch.dtype | None) -> Trained:
@@ -211,7 +212,7 @@ def fused(network: LanguageModel) -> dict[str, Tensor]:
 def _layout(trained: Trained, layout: str) -> Family | None:
     """The family whose names the weights get; none for our own."""
     if layout == "auto":
-        return families.fitting(trained.config, trained.objective)
+        return families.fitting(trained.config, trained.objective, trained.layout)
     if layout == OWN:
         return None
     family = families.family(layout, "the layout")

@@ -25,6 +25,8 @@ class Trained:
     objective: Objective
     tokenizer: Tokenizer
     report: Mapping[str, object] = field(default_factory=dict)
+    layout: str | None = None
+    """The family whose folder it was read from: it goes back there where it still fits."""
 
     @property
     def vocabulary(self) -> Vocabulary:
