@@ -66,19 +66,34 @@ def quality(source: KnownSource, model: bothways.Model, texts: list[list[int]]) 
             float(-(shares * np.log(shares)).sum()))
 
 
-def kept_error(model: bothways.Model, written: Written) -> list[float]:
-    """|difference| of the log probabilities of the tokens written with a kept prefix and read anew."""
-    bos, differences = model.vocabulary.bos, []
-    place_of = {place: number for number, place in enumerate(range(len(written.ids)))}
-    for before, step in zip(written.canvases(), written.steps, strict=False):
-        if not step.places or max(step.places) // BLOCK * BLOCK + BLOCK > len(written.ids):
-            continue
-        end = max(step.places) // BLOCK * BLOCK + BLOCK
-        ids = np.array([bos, *written.ids[:end]])
-        hidden = np.array([False, *(token < 0 for token in before[:end])])
-        (answer,) = answers(model.trained, [model.objective.blank(ids, hidden)])
-        fresh = dict(zip(np.flatnonzero(hidden) - 1, answer.log_probs, strict=True))
-        differences += [abs(fresh[place] - written.logprobs[place_of[place]]) for place in step.places]
+def by_blocks(model: bothways.Model, texts: int, tokens: int, config: GenerateConfig) -> list[list[Written]]:
+    """Texts written block by block without an end: what each block's call gave, text by text."""
+    vocabulary = model.vocabulary
+    rows = [[vocabulary.bos] for _ in range(texts)]
+    blocks = []
+    for first in range(0, tokens, BLOCK):
+        size = min(BLOCK, tokens - first)
+        blocks.append(decoding.fill(model.trained, [[*row, *[vocabulary.mask] * size] for row in rows],
+                                    replace(config, begin=False, seed=config.seed + first)))
+        rows = [text.ids for text in blocks[-1]]
+    return [list(parts) for parts in zip(*blocks, strict=True)]
+
+
+def joined(parts: list[Written]) -> Written:
+    """The blocks of one text as one."""
+    return replace(parts[-1], ids=parts[-1].ids[1:], logprobs=[one for part in parts for one in part.logprobs],
+                   network_evaluations=sum(part.network_evaluations for part in parts))
+
+
+def kept_error(model: bothways.Model, block: Written) -> list[float]:
+    """|difference| of the log probabilities of a block's tokens as they were written and when all is read anew."""
+    differences: list[float] = []
+    places = sorted(place for step in block.steps for place in step.places)
+    for before, step in zip(block.canvases(), block.steps, strict=False):
+        hidden = np.array(before) < 0
+        (answer,) = answers(model.trained, [model.objective.blank(np.array(block.ids), hidden)])
+        fresh = dict(zip(np.flatnonzero(hidden), answer.log_probs, strict=True))
+        differences += [abs(fresh[place] - block.logprobs[places.index(place)]) for place in step.places]
     return differences
 
 
@@ -117,19 +132,26 @@ def main() -> None:
             ways[f"diffusion, {steps} steps, {order}"] = (diffusion, functools.partial(filling, steps=steps,
                                                                                        order=order))
     per_block = max(1, BLOCK * 32 // tokens)
-    blocks = replace(base, block=BLOCK, steps=per_block, order="random")
+    blocks = replace(base, steps=per_block, order="random")
+    seen: list[list[Written]] = []
+
+    def block_after_block(seed: int, kept: bool) -> list[Written]:
+        parts = by_blocks(diffusion, texts, tokens, replace(blocks, seed=seed * texts, prefix_cache=kept))
+        if kept:
+            seen[:] = parts
+        return [joined(text) for text in parts]
+
     for kept in (False, True):
-        ways[f"diffusion, blocks of {BLOCK}, {per_block} steps each" + (", prefix kept" if kept else "")] = (
-            diffusion, lambda seed, kept=kept: decoding.generate(
-                diffusion.trained, [[]] * texts, replace(blocks, seed=seed * texts, prefix_cache=kept)))
+        name = f"diffusion, blocks of {BLOCK}, {per_block} steps each, random" + (", prefix kept" if kept else "")
+        ways[name] = diffusion, functools.partial(block_after_block, kept=kept)
     # 3. everybody in turn
     written: dict[str, list[Written]] = {name: [] for name in ways}
 
     def turn(name: str) -> None:
         written[name] += ways[name][1](len(written[name]) // texts)
 
-    seconds = peers.interleave({name: functools.partial(turn, name) for name in ways}, arguments.rounds, warm=1,
-                               per_round=1)
+    turns = {name: functools.partial(turn, name) for name in ways}
+    seconds = peers.interleave(turns, arguments.rounds, warm=min(1, arguments.rounds - 1), per_round=1)
     # 4. what came of it
     rows, kept_rows = [], []
     for name, (model, _) in ways.items():
@@ -142,8 +164,7 @@ def main() -> None:
         kept_rows.append({"way": name, "tokens_per_second": rate, "seconds": seconds[name], "length": length,
                           "evaluations": float(np.mean([text.network_evaluations for text in new])),
                           "grammatical": said, "true_nats": nats, "word_entropy": entropy})
-    last = written[f"diffusion, blocks of {BLOCK}, {per_block} steps each, prefix kept"][:texts]
-    error = [difference for text in last for difference in kept_error(diffusion, text)]
+    error = [difference for text in seen for block in text for difference in kept_error(diffusion, block)]
     print(f"{texts} texts of {tokens} tokens at once, {arguments.rounds} rounds; the source itself: 100 %, "
           f"{source.entropy_rate:.3f} nats")
     print(*peers.table(rows, ("way", "tokens per second", "evaluations a text", "sentences the grammar can say",
