@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -113,6 +114,7 @@ def row(model: bothways.Model, sentence: str, options: dict[str, object]) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of a study")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="folders of further models or runs")
     parser.add_argument("--source", default="", help="known or text; the one that has models when left out")
     parser.add_argument("--sentence", default="")
     arguments = parser.parse_args()
@@ -122,7 +124,8 @@ def main() -> None:
     print(f"“{sentence}”\n")
     print("| model | completed | evaluations | filled | evaluations | rewritten | evaluations |")
     print("|" + " --- |" * 7)
-    for name, model in models(arguments.folder, source):
+    further = ((place.name, bothways.from_pretrained(place)) for place in arguments.also)
+    for name, model in itertools.chain(models(arguments.folder, source), further):
         with torch.inference_mode():
             print(f"| `{name}` | {row(model, sentence, {})} |")
             if model.objective.name in SECOND:

@@ -303,7 +303,8 @@ class Model:
             text: a text, several, or a (L,) or (B, L) tensor of ids, read exactly as they stand by one tower.
             max_new_tokens: with two towers, how much longer than the text the answer may be.
             visibility: the name of a trained mode; the one that fills when none.
-            options: as for `generate`.
+            options: as for `generate`; decoding, steps, order, guidance and max_blank_tokens where a blank is one
+                token.
         Returns:
             the filled text, texts or ids.
         Raises:
