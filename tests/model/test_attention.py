@@ -52,7 +52,8 @@ def compared(kernel, plan, heads, shared, fields, with_bias=False, with_turn=Fal
         leaves = [x.clone().requires_grad_() for x in (queries, told) if x is not None]
         if bias is not None:
             bias.weight.grad = None
-        read = attend(leaves[0], leaves[1] if others else None, plan, Scoring(heads, 0.3, bias), turn, name)
+        scoring = Scoring(heads, 0.3, () if bias is None else (bias,))
+        read = attend(leaves[0], leaves[1] if others else None, plan, scoring, turn, name)
         read.backward(upstream)
         results.append([read.detach(), *(leaf.grad for leaf in leaves), *([] if bias is None else [bias.weight.grad])])
     return results

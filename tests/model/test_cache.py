@@ -32,6 +32,8 @@ CONFIGS = {
     "soft cap": ModelConfig(SMALL, soft_cap=10.0),
     "learned": ModelConfig(SMALL, Position("learned", length=64)),
     "relative": ModelConfig(SMALL, Position("relative", buckets=8, distance=20)),
+    "disentangled": ModelConfig(SMALL, Position("disentangled", buckets=4, distance=9)),
+    "transformer-xl": ModelConfig(SMALL, Position("transformer-xl", distance=5)),
 }
 STEPS = {
     "even": [(5, 5, 5), (1, 1, 1), (1, 1, 1), (3, 3, 3), (1, 1, 1)],

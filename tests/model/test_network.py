@@ -10,6 +10,7 @@ import torch
 from bothways.batch import Ask, Example, pack
 from bothways.errors import BothwaysError
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.model.config import Convolution, Head
 from bothways.visibility import bidirectional, causal, make_fields, prefix, window
 
 SMALL = Shape(64, 32, 3, heads=4, key_heads=2)
@@ -26,6 +27,11 @@ CONFIGS = {
     "no places": ModelConfig(Shape(64, 32, 2, heads=4), Position("none"), tied=False),
     "relative": ModelConfig(Shape(64, 32, 2, heads=4, head_size=6), Position("relative", buckets=8, distance=20),
                             feed_forward=FeedForward("gated", "gelu_tanh"), scale=1.0, tied=False),
+    "disentangled": ModelConfig(SMALL, Position("disentangled", buckets=4, distance=9, normed=True),
+                                convolution=Convolution(3, 2), bias=True, qkv_bias="qv"),
+    "decoded": ModelConfig(Shape(64, 32, 2, heads=4), Position("disentangled", buckets=0, distance=5, shared=True),
+                           Norm("layer", "after"), head=Head(decoder=2), bias=True),
+    "transformer-xl": ModelConfig(SMALL, Position("transformer-xl", distance=0), bias=True, qkv_bias="q"),
 }
 ONE_TOWER = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -208,8 +214,10 @@ def test_llama_of_transformers_turns_and_computes_alike():
                                atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", [CONFIGS["llama"], CONFIGS["gpt2"], CONFIGS["query-key norm"],
-                                    ModelConfig(PAIR, bias=True)], ids=["llama", "gpt2", "normed", "two towers"])
+@pytest.mark.parametrize("config", [
+    CONFIGS["llama"], CONFIGS["gpt2"], CONFIGS["query-key norm"], CONFIGS["disentangled"], CONFIGS["decoded"],
+    CONFIGS["transformer-xl"], ModelConfig(PAIR, bias=True)],
+    ids=["llama", "gpt2", "normed", "disentangled", "shared", "transformer-xl", "two towers"])
 def test_split_projections_are_the_same_function(config):
     network = build(config)
     example = pair(6, 5) if config.shape.source_layers else text(6)

@@ -28,7 +28,9 @@ TWO = ["span-corruption(rate=0.3)", "denoising", "ul2(towers=2)", "denoising(noi
        "text-to-text(form=prefix)", "denoising(languages=('text', 'python'))"]
 STACKS = {
     "rotary": {}, "learned": {"position": Position("learned", length=64)},
-    "relative": {"position": Position("relative")}, "near and far layers": {"reach": "LG", "local": 2},
+    "relative": {"position": Position("relative")},
+    "disentangled": {"position": Position("disentangled")},
+    "near and far layers": {"reach": "LG", "local": 2},
     "near layers": {"reach": "L", "local": 1}, "chunks and all": {"reach": "CG", "chunk": 4},
     "numbers in spans": {"companions": (Companion("span", "embedding", 16),)},
 }

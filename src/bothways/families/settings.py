@@ -41,7 +41,7 @@ def choices(config: ModelConfig) -> dict[str, Any]:
     layers = max(shape.layers, shape.source_layers)
     flat |= {"shape.key_heads": config.key_heads, "shape.head_size": config.head_size, "shape.inner": config.inner,
              "shape.embedding": config.embedding_width, "shape.distinct": config.distinct,
-             "scale": config.head_size ** -0.5 if config.scale is None else config.scale,
+             "scale": config.score_scale,
              "bias": tuple(part for part in BIASED if config.biased(part)),
              "norm.bias": config.norm.kind == "layer" and config.norm_bias, "norm.embedding": config.norms_embedding,
              "reach": "".join(reach[i % len(reach)] for i in range(layers)),
@@ -63,12 +63,18 @@ def choices(config: ModelConfig) -> dict[str, Any]:
         flat |= {"feed_forward.experts.where": where, "feed_forward.experts.inner": experts.inner or config.inner}
         silent += ["feed_forward.experts.balance"] + ["shape.inner"] * ("D" not in where)
         silent += ["feed_forward.experts.open_groups", "feed_forward.experts.group_by"] * (experts.groups == 1)
-    silent += ["position.length"] * (position.kind != "learned")
-    silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal"))
+    disentangled, tables = position.kind == "disentangled", position.kind == "learned" or config.head.decoder > 0
+    silent += ["position.length"] * (not tables and not (disentangled and position.absolute))
+    silent += ["position.terms", "position.shared", "position.normed", "position.absolute"] * (not disentangled)
+    silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal", "transformer-xl"))
     silent += ["position.share"] * (position.kind != "rotary")
     silent += [name for name in flat if name.startswith("position.scaling.")]
     silent += ["position.local_base"] * (position.kind != "rotary" or "L" not in flat["reach"])
-    silent += ["position.buckets", "position.distance"] * (position.kind != "relative")
+    silent += ["position.buckets"] * (position.kind not in ("relative", "disentangled"))
+    silent += ["position.distance"] * (position.kind not in ("relative", "disentangled", "transformer-xl"))
+    silent += ["qkv_bias"] * (not config.biased("queries"))
+    silent += ["norm.widened"] * (config.embedding_width == shape.width or not config.norms_embedding)
+    silent += ["convolution.groups", "convolution.activation"] * (not config.convolution.kernel)
     silent += ["local"] * ("L" not in flat["reach"]) + ["chunk"] * ("C" not in flat["reach"])
     return {name: value for name, value in flat.items() if name not in silent}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+import functools
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 
 from bothways.model import explicit, flex
 from bothways.model.explicit import Turn, back, slots_of
-from bothways.model.position import RelativeBias, rotate
+from bothways.model.position import rotate
 from bothways.model.render import Call, Plan
+from bothways.model.terms import Term
 
 SHORT = 1024
 """Rows of fewer keys attend by our own products on the CPU; longer ones would write out too many scores."""
@@ -23,18 +25,18 @@ Kernel = Literal["dense", "explicit", "fused", "flex"]
 
 
 class Scoring(NamedTuple):
-    """How a score is made of a query and a key: cap(scale * q . k + bias), and what falls out of the weights.
+    """How a score is made of a query and a key: cap(scale * q . k + terms), and what falls out of the weights.
 
     heads: query heads.
     scale: factor of the product.
-    bias: the tower's term by relative place, or none.
+    terms: what places (and contents with places) add.
     soft_cap: scores become cap * tanh(scores / cap) when set (Gemma 2, arXiv 2408.00118).
     dropout: share of the attention weights dropped (0 outside training).
     """
 
     heads: int
     scale: float
-    bias: RelativeBias | None = None
+    terms: tuple[Term, ...] = ()
     soft_cap: float | None = None
     dropout: float = 0.0
 
@@ -64,7 +66,7 @@ def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: S
     if not plan.calls:
         return torch.zeros_like(queries[:, :scoring.heads])
     kernel = kernel or choose(queries, plan, scoring, isinstance(others, Kept))
-    biases = () if scoring.bias is None else tuple(_term(scoring.bias, call) for call in plan.calls)
+    biases = added(queries, others, plan, scoring)
     if kernel == "explicit" and not isinstance(others, Kept):
         return explicit.look(queries, others, scoring.heads, plan, scoring.scale, scoring.dropout, turn, biases)
     # the other kernels take queries, keys and values apart
@@ -92,13 +94,26 @@ def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: S
     return back(_joined(parts, plan, asking), plan.queries)
 
 
-def _term(bias: RelativeBias, call: Call) -> Tensor:
-    """The terms of a call's places; while nothing is learned, all layers of a step share them."""
-    if torch.is_grad_enabled():
-        return cast(Tensor, bias(call.query_places, call.key_places))
-    if bias not in call.terms:
-        call.terms[bias] = bias(call.query_places, call.key_places)
-    return call.terms[bias]
+def added(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: Scoring) -> tuple[Tensor, ...]:
+    """What the terms add to the scores of each call, (B or 1, H, Lq, Lk); nothing at all without terms.
+
+    Arguments as for `attend`. Terms see queries and keys that are not turned: a tower has one or the other.
+    """
+    if not scoring.terms:
+        return ()
+    asking = slots_of(queries[:, :scoring.heads], plan.queries)
+    if isinstance(others, Kept):
+        keys = others.keys
+    else:
+        told = queries[:, scoring.heads:] if others is None else others
+        keys = slots_of(told[:, :told.shape[1] // 2], plan.keys)
+    sums = []
+    for call in plan.calls:
+        sides = (_cut(asking, call.first_query, call.batch, call.queries),
+                 _cut(keys, call.first_key, call.batch, call.keys))
+        parts = [part for term in scoring.terms if (part := term(*sides, call)) is not None]
+        sums.append(functools.reduce(torch.add, parts))
+    return tuple(sums)
 
 
 def choose(queries: Tensor, plan: Plan, scoring: Scoring, cached: bool) -> Kernel:
@@ -111,7 +126,7 @@ def choose(queries: Tensor, plan: Plan, scoring: Scoring, cached: bool) -> Kerne
             few = max(call.queries for call in plan.calls) <= FEW and not torch.is_grad_enabled()
             return "explicit" if few else "fused"
         return "explicit" if longest < SHORT else "fused"
-    if flex.fits(queries, plan, scoring.bias is not None or scoring.dropout > 0 or cached):
+    if flex.fits(queries, plan, bool(scoring.terms) or scoring.dropout > 0 or cached):
         return "flex"
     return "fused"
 

@@ -40,6 +40,11 @@ class Cache:
 
     def __init__(self, config: ModelConfig, sequences: int, capacity: int, dtype: torch.dtype = torch.float32,
                  device: torch.device | str = "cpu", numbers: Numbers = "exact", slack: int | None = None) -> None:
+        """Raises: BothwaysError where a part of the network looks at more than a cache keeps."""
+        for name, there in (("convolution.kernel", config.convolution.kernel), ("head.decoder", config.head.decoder)):
+            if there:
+                raise BothwaysError(f"a cache keeps keys and values, but {name} {there} also needs earlier states: "
+                                    "read the whole text again at each step (cached=False)")
         self.config, self.capacity, self.numbers, self.slack = config, max(capacity, 1), numbers, slack
         self.dtype, self.device = dtype, torch.device(device)
         self.lengths = torch.zeros(sequences, dtype=torch.long)

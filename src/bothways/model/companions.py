@@ -94,11 +94,29 @@ class FieldEmbedding(nn.Module):
         return embedded + nn.functional.embedding(values.to(self.weight.device), self.weight)
 
 
+class QueryEmbedding(nn.Module):
+    """What every row of the stream that knows places but not contents begins as, in its token's stead (XLNet, arXiv
+    1906.08237, section 2.3). Such rows have the field that the companion is named after at 1."""
+
+    def __init__(self, companion: Companion, config: ModelConfig) -> None:
+        super().__init__()
+        self.field = companion.name
+        self.weight = nn.Parameter(torch.empty(config.embedding_width))
+
+    def forward(self, embedded: Tensor, fields: Fields) -> Tensor:
+        """Embedded tokens (N, E) and their fields, (N,) each on the CPU, to (N, E)."""
+        asks = fields.get(self.field)
+        if asks is None or not bool(asks.any()):
+            return embedded
+        return torch.where((asks == 1).to(embedded.device).unsqueeze(-1), self.weight.to(embedded.dtype), embedded)
+
+
 KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {
     "generator": Generator, "separate generator": functools.partial(Generator, own=True), "delta": Delta,
     "boundary": Boundary, "latent": Latent, "plain latent": functools.partial(Latent, plain=True),
     "critic": Critic,
-    "pooler": Pooler, "classes": Classes, "verdict": Verdict, "embedding": FieldEmbedding}
+    "pooler": Pooler, "classes": Classes, "verdict": Verdict, "embedding": FieldEmbedding,
+    "query embedding": QueryEmbedding}
 """What builds each kind. A module's `initialise`, if it has one, runs behind the network's."""
 
 

@@ -57,12 +57,26 @@ class Scaling:
 class Position:
     """How a token knows its place."""
 
-    kind: Literal["rotary", "learned", "sinusoidal", "relative", "none"] = "rotary"
+    kind: Literal["rotary", "learned", "sinusoidal", "relative", "disentangled", "transformer-xl", "none"] = "rotary"
+    """What turns queries and keys, is added to the embedding, or adds to the scores: a number for each distance
+    ("relative", T5), products of contents with vectors of distances that are trained ("disentangled", DeBERTa) or
+    waves, with XLNet's segments ("transformer-xl")."""
     base: float = 10000.0
     length: int = 1024
     """The longest text: a table size for learned positions, what a model card promises for the rest."""
     buckets: int = 32
+    """Of distances, for relative and disentangled places; 0 (disentangled) gives each distance up to the last its own.
+    """
     distance: int = 128
+    """Where distances end; 0 (transformer-xl) is nowhere."""
+    terms: tuple[str, ...] = ("c2p", "p2c")
+    """Which products disentangled places add: contents to positions, positions to contents (arXiv 2006.03654)."""
+    shared: bool = False
+    """Disentangled distances go through the queries' and keys' own projections (DeBERTaV3)."""
+    normed: bool = False
+    """Disentangled distances are normed first (DeBERTaV3)."""
+    absolute: bool = False
+    """A learned table of places is added to the embedding beside disentangled ones."""
     offset: int = 0
     """Rows of a learned table before that of the first place (2 in RoBERTa and BART, which pad there)."""
     share: float = 1.0
@@ -89,6 +103,8 @@ class Norm:
     """Whether a layer norm adds one; as the network's `bias` when none."""
     embedding: bool | None = None
     """Whether the embedding is normed before the first block; only where norms come after when none."""
+    widened: bool = False
+    """A narrower embedding is normed behind the layer that widens it, which then has no bias (DeBERTa)."""
     centred: bool = False
     """The factor is 1 + weight, so that a weight of 0 changes nothing (Gemma)."""
     weight: bool = True
@@ -181,6 +197,21 @@ class Head:
     """Scores are multiplied by it."""
     soft_cap: float | None = None
     """Scores become cap * tanh(scores / cap) (Gemma 2, arXiv 2408.00118)."""
+    decoder: int = 0
+    """Times the last block is asked by states that know their absolute place (DeBERTa's enhanced mask decoder, arXiv
+    2006.03654, section 3.2); 0 runs it as every other."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What neighbours say to a token beside the first block (the larger DeBERTa v2); `kernel` 0 is none.
+
+    Its channels read each other in `groups`.
+    """
+
+    kernel: int = 0
+    groups: int = 1
+    activation: Literal["tanh", "silu", "gelu", "gelu_tanh", "relu"] = "tanh"
 
 
 BIASED = ("queries", "attention", "feed_forward")
@@ -208,10 +239,14 @@ class ModelConfig:
     """Attention and feed-forward read the same normed state, and both changes are added at once (GPT-J, PaLM)."""
     bias: bool | tuple[str, ...] = False
     """Whether linear layers have one: all, none, or those of BIASED that are named."""
+    qkv_bias: Literal["qkv", "qv", "q"] = "qkv"
+    """Of queries, keys and values, those that have the bias which `bias` gives "queries"."""
+    convolution: Convolution = field(default_factory=Convolution)
     tied: bool = True
     dropout: float = 0.0
     scale: float | None = None
-    """Scale of attention scores; 1 / sqrt(head size) when none (T5 uses 1)."""
+    """Scale of attention scores; when none 1 / sqrt(head size), or with disentangled places 1 / sqrt(head size times
+    one more than there are terms). T5 uses 1."""
     embedding_scale: float | None = None
     soft_cap: float | None = None
     """Scores become cap * tanh(scores / cap) when set."""
@@ -284,6 +319,16 @@ class ModelConfig:
     def biased(self, part: str) -> bool:
         """Whether the linear layers of this part (one of BIASED) have a bias."""
         return self.bias if isinstance(self.bias, bool) else part in self.bias
+
+    def biased_in(self, part: str) -> bool:
+        """Whether queries, keys or values ("q", "k" or "v") have a bias."""
+        return self.biased("queries") and part in self.qkv_bias
+
+    @property
+    def score_scale(self) -> float:
+        """What the product of a query and a key is multiplied with."""
+        terms = len(self.position.terms) if self.position.kind == "disentangled" else 0
+        return (self.head_size * (1 + terms)) ** -0.5 if self.scale is None else self.scale
 
     def turning_of(self, layer: int) -> tuple[float, Scaling | None]:
         """The base of rotary positions in layer `layer`, and how its angles are slowed down."""
@@ -382,6 +427,21 @@ class ModelConfig:
         if head.activation is not None and head.activation not in get_args(Activation):
             yield (f"head.activation is '{head.activation}', but must be one of {', '.join(get_args(Activation))} "
                    "(or none, for the feed-forward's)")
+        if head.decoder < 0:
+            yield f"head.decoder is {head.decoder}, but a block is asked 0 times or more"
+        if head.decoder and self.shape.source_layers:
+            yield (f"head.decoder asks the last block of one tower, but shape.source_layers {self.shape.source_layers} "
+                   "makes two: choose one")
+        if self.qkv_bias not in ("qkv", "qv", "q"):
+            yield f"qkv_bias is '{self.qkv_bias}', but is 'qkv', 'qv' or 'q'"
+        beside = self.convolution
+        if beside.kernel and (beside.kernel < 0 or beside.kernel % 2 == 0):
+            yield f"convolution.kernel is {beside.kernel}, but has as many neighbours on both sides: choose an odd one"
+        if beside.kernel and (beside.groups < 1 or self.shape.width % beside.groups):
+            yield f"shape.width {self.shape.width} does not divide into convolution.groups {beside.groups}"
+        if beside.kernel and self.shape.source_layers:
+            yield (f"convolution.kernel {beside.kernel} is for one tower, but shape.source_layers "
+                   f"{self.shape.source_layers} makes two: choose one")
         if self.tied and self.embedding_width != self.shape.width and not head.transform and head.scores:
             yield (f"shape.embedding {self.shape.embedding} is not shape.width {self.shape.width}, so a tied head "
                    "needs head.transform to come back to it")
@@ -446,8 +506,15 @@ class ModelConfig:
                    "cannot carry it: change shape.width, shape.heads or shape.head_size")
         if position.kind == "sinusoidal" and self.shape.width % 2:
             yield f"position.kind 'sinusoidal' fills pairs of numbers, so shape.width {self.shape.width} must be even"
-        if position.kind == "relative" and self.soft_cap is not None:
-            yield "position.kind 'relative' adds to the scores and soft_cap bends them: choose one"
+        if position.kind in ("relative", "disentangled", "transformer-xl") and self.soft_cap is not None:
+            yield f"position.kind '{position.kind}' adds to the scores and soft_cap bends them: choose one"
+        if position.kind == "disentangled":
+            yield from self._problems_of_distances()
+        if position.kind == "transformer-xl" and self.shape.width % 2:
+            yield (f"position.kind 'transformer-xl' fills pairs of numbers, so shape.width {self.shape.width} must be "
+                   "even")
+        if position.kind == "transformer-xl" and position.distance < 0:
+            yield f"position.distance is {position.distance}, but must be at least 1, or 0 for no end"
         if position.kind == "relative" and (position.buckets < 4 or position.buckets % 4):
             yield f"position.buckets is {position.buckets}, but must be a multiple of 4 (two sides, near and far)"
         if position.kind == "relative" and position.distance <= position.buckets // 2:
@@ -472,3 +539,17 @@ class ModelConfig:
             yield f"position.length is {position.length}, but must be at least 1"
         if self.soft_cap is not None and self.soft_cap <= 0:
             yield f"soft_cap is {self.soft_cap}, but must be above 0"
+
+    def _problems_of_distances(self) -> Iterator[str]:
+        """Contradictions among the choices for disentangled places."""
+        position = self.position
+        if not position.terms or set(position.terms) - {"c2p", "p2c"} or len(set(position.terms)) < len(position.terms):
+            yield (f"position.terms is ({', '.join(position.terms)}), but names 'c2p', 'p2c' or both, which "
+                   "position.kind 'disentangled' adds to the scores")
+        if position.buckets < 0 or position.buckets % 2:
+            yield f"position.buckets is {position.buckets}, but must be even (near and far), or 0 for none"
+        if position.distance < 1:
+            yield f"position.distance is {position.distance}, but disentangled places end at 1 or more"
+        if position.buckets > 0 and position.distance - 1 <= position.buckets // 2:
+            yield (f"position.distance {position.distance} is no farther than the near half of position.buckets "
+                   f"{position.buckets}: raise the distance or lower the buckets")

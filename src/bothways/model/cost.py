@@ -16,6 +16,7 @@ from bothways.model.config import ModelConfig
 from bothways.model.critic import Critic
 from bothways.model.generator import Generator
 from bothways.model.language_model import LanguageModel
+from bothways.model.terms import DistanceTable
 from bothways.objectives.base import Profile
 from bothways.visibility import Visibility, bidirectional, density
 
@@ -101,7 +102,30 @@ def _tower(config: ModelConfig, tokens: int, layers: int, visibility: Visibility
         if value not in shares:
             shares[value] = 1.0 if as_run else allowed(value, tokens)
         total += _pairs(config, shares[value] * tokens * tokens)
-    return total
+    return total + layers * _placed(config, tokens) + _beside_blocks(config, tokens, shares[value])
+
+
+def _placed(config: ModelConfig, tokens: int) -> float:
+    """What one layer multiplies with distances: their vectors with weights, and every token with all of them."""
+    position, size = config.position, config.shape.heads * config.head_size
+    if position.kind not in ("disentangled", "transformer-xl"):
+        return 0.0
+    distances = torch.arange(1 - tokens, tokens)
+    if position.kind == "transformer-xl":
+        terms, ends = 1, distances if not position.distance else distances.clamp(-position.distance, position.distance)
+    else:
+        with torch.device("meta"):
+            table = DistanceTable(config)
+        terms, ends = len(position.terms), table.bucket(distances)
+    return 2.0 * terms * size * (len(ends.unique()) * config.shape.width + len(distances) * tokens)
+
+
+def _beside_blocks(config: ModelConfig, tokens: int, share: float) -> float:
+    """A convolution beside the first block, and the further steps of a decoder whose last block sees this share."""
+    beside, steps = config.convolution, max(config.head.decoder - 1, 0)
+    block = 2.0 * tokens * block_products(config) + _pairs(config, share * tokens * tokens)
+    return 2.0 * tokens * beside.kernel * config.shape.width ** 2 / beside.groups + steps * (
+        block + _placed(config, tokens))
 
 
 def _beside(config: ModelConfig, companion: Companion, visibility: Visibility, tokens: int, asked: float,
@@ -149,7 +173,7 @@ def parameters(network: ModelConfig | LanguageModel) -> dict[str, int]:
     total = sum(sizes.values())
     tables = sum(size for name, size in sizes.items()
                  if name in ("embedding.weight", "head.weight")
-                 or name.endswith(("position.weight", ".table.weight", ".delta.weight")))
+                 or name.endswith(("position.weight", "distances.weight", ".table.weight", ".delta.weight")))
     experts = network.config.feed_forward.experts
     idle = 0 if experts is None else sum(size // experts.count * (experts.count - experts.active)
                                          for name, size in sizes.items() if ".expert_" in name)

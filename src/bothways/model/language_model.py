@@ -14,7 +14,7 @@ from bothways.batch import Example
 from bothways.errors import BothwaysError, nearest
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
-from bothways.model.companions import FieldEmbedding, Pooler, build_companions
+from bothways.model.companions import FieldEmbedding, Pooler, QueryEmbedding, build_companions
 from bothways.model.config import ModelConfig
 from bothways.model.experts import Routing, loads
 from bothways.model.feed_forward import ACTIVATIONS, GatedFeedForward
@@ -196,7 +196,7 @@ class LanguageModel(nn.Module):
         if self.config.embedding_scale is not None:
             embedded = embedded * _factor(self.config.embedding_scale, embedded)
         for companion in self.companions.values():
-            if isinstance(companion, FieldEmbedding):
+            if isinstance(companion, FieldEmbedding | QueryEmbedding):
                 embedded = companion(embedded, example.fields)
         return embedded
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError
-from bothways.model.render import Call, Plan, Side, simplify
+from bothways.model.render import Call, Plan, Side, segments_of, simplify
 from bothways.visibility import AllOf, Causal, Fields, SameBlock, SameDocument, Visibility, Window
 
 
@@ -88,8 +88,10 @@ class CachedPlanner:
             assert grid is not None
             blind = not (self.newest and left is True) and not bool(grid.any(dim=-1).all())
             grid = grid.to(self.device)
+        segments = segments_of(self.inside, keys)
         return Call(len(self.rows), self.rows.shape[1], longest - start, 0, start, False, grid, blind,
-                    self.inside["position"], keys["position"], rendered)
+                    self.inside["position"], keys["position"], rendered, query_segments=segments[0],
+                    key_segments=segments[1])
 
 
 def _from(part: Visibility, earliest: int) -> int:

@@ -16,36 +16,55 @@ from bothways.model.norm import make_norm
 from bothways.model.position import RelativeBias, rotate
 from bothways.model.render import Plan
 from bothways.model.stores import Store
+from bothways.model.terms import ByDistance, DistanceProjections, Distances, SegmentsAndWaves, Term
 
 
 class Places(NamedTuple):
-    """What a tower knows of places in one call, shared by its layers."""
+    """What a tower knows of places in one call, shared by its layers: at most one of these."""
 
     turn: Turn | None = None
     bias: RelativeBias | None = None
+    distances: Distances | None = None
 
 
 class SelfAttention(nn.Module):
-    """Tokens look at tokens of their own row. `qkv` makes all queries, then keys, then values."""
+    """Tokens look at tokens of their own row. `qkv` makes all queries, then keys, then values.
+
+    Where only some of them have a bias it is `query_bias` or `value_bias`, else that of `qkv`. `placed` is what the
+    layer makes of distances that its contents meet.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.heads = config, config.shape.heads
         self.sizes = [self.heads * config.head_size, *[config.key_heads * config.head_size] * 2]
-        self.qkv: nn.Linear | None = nn.Linear(config.shape.width, sum(self.sizes), bias=config.biased("queries"))
+        apart = config.biased("queries") and config.qkv_bias != "qkv"
+        self.qkv: nn.Linear | None = nn.Linear(config.shape.width, sum(self.sizes),
+                                               bias=config.biased("queries") and not apart)
+        self.query_bias = nn.Parameter(torch.zeros(self.sizes[0])) if apart else None
+        self.value_bias = nn.Parameter(torch.zeros(self.sizes[2])) if apart and "v" in config.qkv_bias else None
+        self.placed: nn.Module | None = None
+        if config.position.kind == "disentangled" and not config.position.shared:
+            self.placed = DistanceProjections(config)
+        elif config.position.kind == "transformer-xl":
+            self.placed = SegmentsAndWaves(config)
         self.out = nn.Linear(self.sizes[0], config.shape.width, bias=config.biased("attention"))
         if config.norm.query_key:
             self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
-                rows: Tensor | None = None) -> Tensor:
-        """(N, D) to (N, D); with a store, tokens also look at those of earlier calls; with `rows`, only they look."""
-        kind = scoring(self.config, places.bias, self.training)
-        if rows is not None:
-            return self.out(self._look_for(states, plan, kind, places, rows).flatten(-2))
+                rows: Tensor | None = None, asking: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D); with a store, tokens also look at those of earlier calls.
+
+        With `rows` only they look, (R, D), and with `asking` other states do in their stead.
+        """
+        kind = scoring(self.config, self._terms(places), self.training)
+        if rows is not None and asking is None:
+            asking = states.index_select(0, rows)
+        if asking is not None:
+            return self.out(self._look_for(asking, states, plan, kind, places, rows).flatten(-2))
         # 1. queries, keys and values by head: (N, H + 2 K, head size)
-        fused = (torch.cat((self.q(states), self.k(states), self.v(states)), dim=-1) if self.qkv is None
-                 else self.qkv(states)).unflatten(-1, (-1, self.config.head_size))
+        fused = self._projected(states)
         if self.config.norm.query_key:
             queries, keys, values = fused.split([self.heads, *[self.config.key_heads] * 2], dim=1)
             fused = torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=1)
@@ -56,22 +75,64 @@ class SelfAttention(nn.Module):
             read = self._look_back(fused, plan, kind, places, store)
         return self.out(read.flatten(-2))
 
-    def _look_for(self, states: Tensor, plan: Plan, kind: Scoring, places: Places, rows: Tensor) -> Tensor:
-        """What these rows read (R, H, head size) of all rows."""
-        chosen, size = states.index_select(0, rows), self.config.head_size
+    def _projected(self, states: Tensor, first: int = 0, last: int = 3) -> Tensor:
+        """Those of queries, keys and values from number `first` to before `last`, by head: (N, heads, head size)."""
         if self.qkv is None:
-            queries, keys, values = self.q(chosen), self.k(states), self.v(states)
+            made = torch.cat([part(states) for part in (self.q, self.k, self.v)[first:last]], dim=-1)
+            bias = None if self.query_bias is None else self._bias(first, last)
+            made = made if bias is None else made + bias
+        elif last - first == 3 and self.query_bias is None:
+            made = self.qkv(states)
         else:
-            weights = self.qkv.weight.split([self.sizes[0], 2 * self.sizes[1]])
-            biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split([self.sizes[0], 2 * self.sizes[1]])
-            queries = F.linear(chosen, weights[0], biases[0])
-            keys, values = F.linear(states, weights[1], biases[1]).chunk(2, dim=-1)
-        queries, keys, values = (part.unflatten(-1, (-1, size)) for part in (queries, keys, values))
+            rows = slice(sum(self.sizes[:first]), sum(self.sizes[:last]))
+            made = F.linear(states, self.qkv.weight[rows], self._bias(first, last))
+        return made.unflatten(-1, (-1, self.config.head_size))
+
+    def _bias(self, first: int, last: int) -> Tensor | None:
+        """The bias of these projections, with zeros where one has none; none where all have none."""
+        if self.query_bias is not None:
+            ends = self.query_bias, None, self.value_bias
+            return torch.cat([self.query_bias.new_zeros(size) if end is None else end
+                              for end, size in zip(ends[first:last], self.sizes[first:last], strict=True)])
+        if self.qkv is None or self.qkv.bias is None:
+            return None
+        return self.qkv.bias[sum(self.sizes[:first]):sum(self.sizes[:last])]
+
+    def _terms(self, places: Places) -> tuple[Term, ...]:
+        """What places, and contents with places, add to this layer's scores."""
+        if places.distances is None:
+            return () if places.bias is None else (places.bias,)
+        config, (vectors, row) = self.config, places.distances
+        vectors = F.dropout(vectors, config.dropout, self.training)
+        if isinstance(self.placed, SegmentsAndWaves):
+            return self.placed(Distances(vectors, row), config.score_scale, self._query_bias())  # type: ignore[no-any-return]
+        # distances as keys and queries, scaled once here rather than with every score
+        keys, queries = self._shared(vectors) if self.placed is None else self.placed(vectors)
+        keys, queries = (None if part is None else (part * config.score_scale).unflatten(-1, (-1, config.head_size))
+                         for part in (keys, queries))
+        keys = keys if keys is None else keys.repeat_interleave(self.heads // keys.shape[1], dim=1)
+        return (ByDistance(row, keys, queries),)
+
+    def _shared(self, vectors: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Vectors (T, W) through the projections of contents: keys (T, K D) and queries (T, H D), as terms ask."""
+        terms = self.config.position.terms
+        keys = self._projected(vectors, 1, 2).flatten(-2) if "c2p" in terms else None
+        return keys, self._projected(vectors, 0, 1).flatten(-2) if "p2c" in terms else None
+
+    def _query_bias(self) -> Tensor | None:
+        """The bias that queries have in them: (H D)."""
+        return self.q.bias if self.qkv is None and self.query_bias is None else self._bias(0, 1)
+
+    def _look_for(self, asking: Tensor, states: Tensor, plan: Plan, kind: Scoring, places: Places,
+                  rows: Tensor | None) -> Tensor:
+        """What asking states (R, D), those of `rows` or of all, read of all rows: (R, H, head size)."""
+        queries, (keys, values) = self._projected(asking, 0, 1), self._projected(states, 1, 3).chunk(2, dim=1)
         if self.config.norm.query_key:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
         if places.turn is not None:
             cosine, sine = places.turn
-            queries = rotate(queries, (cosine.index_select(0, rows), sine.index_select(0, rows)))
+            turn = places.turn if rows is None else (cosine.index_select(0, rows), sine.index_select(0, rows))
+            queries = rotate(queries, turn)
             keys = rotate(keys, places.turn)
         return attend(queries, torch.cat((keys, values), dim=1), plan, kind)
 
@@ -116,7 +177,7 @@ class CrossAttention(nn.Module):
         """(N, D) to (N, D), reading what `told` made of the other tower's states, or what a cache kept of it."""
         queries = self.q(states).unflatten(-1, (-1, self.config.head_size))
         queries = self.query_norm(queries) if self.config.norm.query_key else queries
-        read = attend(queries, told, plan, scoring(self.config, None, self.training))
+        read = attend(queries, told, plan, scoring(self.config, (), self.training))
         return self.out(read.flatten(-2))
 
     def split_projections(self) -> None:
@@ -126,7 +187,6 @@ class CrossAttention(nn.Module):
             self.kv = None
 
 
-def scoring(config: ModelConfig, bias: RelativeBias | None, training: bool) -> Scoring:
+def scoring(config: ModelConfig, terms: tuple[Term, ...], training: bool) -> Scoring:
     """How this network makes scores."""
-    scale = config.head_size ** -0.5 if config.scale is None else config.scale
-    return Scoring(config.shape.heads, scale, bias, config.soft_cap, config.dropout if training else 0.0)
+    return Scoring(config.shape.heads, config.score_scale, terms, config.soft_cap, config.dropout if training else 0.0)

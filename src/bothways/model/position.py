@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bothways.errors import BothwaysError
 from bothways.model.config import ModelConfig, Scaling
+from bothways.model.render import Call
 
 
 def frequencies(size: int, base: float, scaling: Scaling | None = None) -> Tensor:
@@ -140,7 +141,18 @@ class RelativeBias(nn.Module):
                       * (buckets - near)).long()
         return first + torch.where(distance < near, distance, far.clamp(max=buckets - 1))
 
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Places (B, Lq) and (B, Lk) on the CPU to terms (B, H, Lq, Lk)."""
-        buckets = self.bucket(keys.unsqueeze(-2) - queries.unsqueeze(-1)).to(self.weight.device)
+    def forward(self, queries: Tensor, keys: Tensor, call: Call) -> Tensor:
+        """A term of the score (`terms.Term`) that reads places alone: (B or 1, H, Lq, Lk).
+
+        While nothing is learned, all layers of a step share it.
+        """
+        if torch.is_grad_enabled():
+            return self._made(call)
+        if self not in call.terms:
+            call.terms[self] = self._made(call)
+        return call.terms[self]
+
+    def _made(self, call: Call) -> Tensor:
+        apart = call.key_places.unsqueeze(-2) - call.query_places.unsqueeze(-1)
+        buckets = self.bucket(apart).to(self.weight.device)
         return nn.functional.embedding(buckets, self.weight).permute(0, 3, 1, 2)

@@ -61,6 +61,7 @@ class Call:
     grid: (batch or 1, queries or 1, keys) bool, `True` where a query may see a key; none: everything, or `causal`.
     blind: some query of the grid may see nothing.
     query_places, key_places: the `position` field in each slot, (batch or 1, L) on the CPU, for score terms.
+    query_segments, key_segments: likewise the `segment` field; none where everything is of one segment.
     """
 
     batch: int
@@ -76,10 +77,20 @@ class Call:
     _rendered: dict[torch.dtype, Tensor] = field(default_factory=dict)
     terms: dict[object, Tensor] = field(default_factory=dict)
     """Score terms that were made for these places, by who made them."""
+    query_segments: Tensor | None = None
+    key_segments: Tensor | None = None
 
     def seen(self, device: torch.device) -> Tensor | None:
         """(batch or 1, queries or 1, keys) bool, also where a flag stands for it; none if everything is seen."""
         return _triangle(self.queries, device) if self.causal else self.grid
+
+    @functools.cached_property
+    def apart(self) -> int | None:
+        """How far the first query lies behind the first key, if places rise by one on both sides; else none."""
+        for places in (self.query_places, self.key_places):
+            if len(places) > 1 or not bool((places[:, 1:] - places[:, :-1] == 1).all()):
+                return None
+        return int(self.query_places[0, 0] - self.key_places[0, 0])
 
     def additive(self, dtype: torch.dtype, device: torch.device) -> Tensor | None:
         """0 where a query may see, -inf elsewhere: (batch or 1, 1, queries or 1, keys); none if everything is seen."""
@@ -366,8 +377,20 @@ def _call(size: tuple[int, int, int], first: tuple[int, int], slots: tuple[Tenso
             grid = left.allows(*inside) & grid | ~real[0].unsqueeze(-1)
         blind = not bool(grid.any(dim=-1).all())
         grid = grid[:1] if bool((grid == grid[:1]).all()) else grid
+    segments = segments_of(*inside)
     places = [_shared(facts.get("position", facts["index"])) for facts in inside]
-    return Call(*size, *first, flag, None if grid is None else grid.to(device), blind, places[0], places[1])
+    return Call(*size, *first, flag, None if grid is None else grid.to(device), blind, places[0], places[1],
+                query_segments=segments[0], key_segments=segments[1])
+
+
+def segments_of(queries: Fields, keys: Fields) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """The `segment` fields of both sides, or none where they are left out or all the same."""
+    if "segment" not in queries or "segment" not in keys or not keys["segment"].numel():
+        return None, None
+    first = keys["segment"].flatten()[0]
+    if bool((keys["segment"] == first).all()) and bool((queries["segment"] == first).all()):
+        return None, None
+    return queries["segment"], keys["segment"]
 
 
 def _shared(places: Tensor) -> Tensor:

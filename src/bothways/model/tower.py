@@ -15,11 +15,13 @@ from bothways.model.experts import MixedFeedForward, Routing
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.mamba import MIXERS
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
+from bothways.model.neighbours import Neighbours
 from bothways.model.norm import make_norm
 from bothways.model.position import LearnedPositions, RelativeBias, SinusoidalPositions, rotary_table
 from bothways.model.recurrent import Lanes, State, make_lanes
 from bothways.model.render import Plan, Planner
 from bothways.model.stores import Store
+from bothways.model.terms import DistanceTable, DistanceWaves
 from bothways.visibility import Fields, Visibility
 
 
@@ -47,19 +49,22 @@ class Block(nn.Module):
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
                 across: tuple[Tensor | Kept, Plan] | None = None, rows: Tensor | None = None,
-                heard: list[Routing] | None = None) -> Tensor:
+                heard: list[Routing] | None = None, asking: Tensor | None = None) -> Tensor:
         """(N, D) to (N, D).
 
         Args:
             across: what the other tower told, and the plan of looking there.
             heard: gets the routing of this block, if it has experts.
             rows: (R,) answer for these rows only, (R, D), everybody being looked at; the plans are then theirs.
+            asking: (N, D), or (R, D) of these rows: they look, and are changed, in the stead of `states`.
         """
-        kept = states if rows is None else states.index_select(0, rows)
+        kept = asking if asking is not None else states if rows is None else states.index_select(0, rows)
         ready = self._ready(states, "attention")
-        change = self.attention(ready, plan, places, store, rows)
+        asked = None if asking is None else self._ready(asking, "attention")
+        change = self.attention(ready, plan, places, store, rows, asked)
         if self.parallel:
-            return kept + self._dropped(change + self._fed(ready if rows is None else ready[rows], heard))
+            own = asked if asked is not None else ready if rows is None else ready.index_select(0, rows)
+            return kept + self._dropped(change + self._fed(own, heard))
         states = self._join(kept, change, "attention")
         if across is not None:
             states = self._join(states, self.cross(self._ready(states, "cross"), *across), "cross")
@@ -113,21 +118,30 @@ class Tower(nn.Module):
     """Positions, blocks, a norm behind the embedding where it is wanted, and one behind the blocks unless theirs are.
 
     Where the embedding is narrower than the blocks, `entry` widens it. Layers beyond `distinct` use the weights of
-    others: layer i has block i * distinct // layers.
+    others: layer i has block i * distinct // layers. A convolution hears neighbours beside the first block; a decoder
+    asks the last one with states that know their absolute place (`decoder_position`).
     """
 
     def __init__(self, config: ModelConfig, layers: int, crosses: bool = False, looks_back: bool = True) -> None:
         super().__init__()
         self.config, self.layers, position, width = config, layers, config.position, config.embedding_width
         self.position: nn.Module | None = None
-        if position.kind == "learned":
+        if position.kind == "learned" or (position.kind == "disentangled" and position.absolute):
             self.position = LearnedPositions(position.length, width, position.offset)
         elif position.kind == "sinusoidal":
             self.position = SinusoidalPositions(width, position.base)
         elif position.kind == "relative":
             self.relative = RelativeBias(config, both_sides=not looks_back)
-        self.embedding_norm = make_norm(config, width) if config.norms_embedding else None
-        self.entry = nn.Linear(width, config.shape.width) if width != config.shape.width else None
+        self.distances = DistanceTable(config) if position.kind == "disentangled" else None
+        self.waves = DistanceWaves(config) if position.kind == "transformer-xl" else None
+        self.widened = width != config.shape.width and config.norm.widened
+        normed = config.shape.width if self.widened else width
+        self.embedding_norm = make_norm(config, normed) if config.norms_embedding else None
+        self.entry = None
+        if width != config.shape.width:
+            self.entry = nn.Linear(width, config.shape.width, bias=not self.widened)
+        self.convolution = Neighbours(config) if config.convolution.kernel else None
+        self.decoder_position = LearnedPositions(position.length, config.shape.width) if config.head.decoder else None
         self.recurrent = config.mixer.kind != "attention"
         self.blocks = nn.ModuleList(RecurrentBlock(config) if self.recurrent else Block(config, crosses, i)
                                     for i in range(min(config.distinct, layers)))
@@ -153,9 +167,7 @@ class Tower(nn.Module):
         # 1. places
         if self.position is not None:
             embedded = embedded + self.position(fields["position"]).to(embedded.device, embedded.dtype)
-        states = embedded if self.embedding_norm is None else self.embedding_norm(embedded)
-        states = F.dropout(states, self.config.dropout, self.training)
-        states = states if self.entry is None else self.entry(states)
+        states = self._entered(embedded)
         hidden = [states]
         if self.recurrent:
             states = self._recur(hidden, fields, visibility, cache, rows)
@@ -173,8 +185,14 @@ class Tower(nn.Module):
             else:
                 assert planner is not None
                 plan = (planner if chosen is None else planner.only(chosen)).plan(sees)
-            states = self.block(i)(states, plan, known[turning], None if cache is None else cache.stores[i],
-                                   None if across is None else across[i], chosen, heard)
+            before = states
+            if self.decoder_position is not None and i == self.layers - 1:
+                states = self._decoded(states, fields["position"], plan, known[turning], chosen, heard)
+            else:
+                states = self.block(i)(states, plan, known[turning], None if cache is None else cache.stores[i],
+                                       None if across is None else across[i], chosen, heard)
+            if self.convolution is not None and i == 0:
+                states = self.convolution(before, states, fields, visibility, chosen)
             hidden.append(states)
         return states if self.norm is None else self.norm(states), hidden
 
@@ -190,9 +208,36 @@ class Tower(nn.Module):
             hidden.append(states)
         return states
 
+    def _entered(self, embedded: Tensor) -> Tensor:
+        """Embedded tokens (N, E) as the first block reads them (N, D): normed and widened, in the config's order."""
+        if self.widened and self.entry is not None:
+            embedded = self.entry(embedded)
+        states: Tensor = embedded if self.embedding_norm is None else self.embedding_norm(embedded)
+        states = F.dropout(states, self.config.dropout, self.training)
+        return states if self.entry is None or self.widened else self.entry(states)
+
+    def _decoded(self, states: Tensor, positions: Tensor, plan: Plan, places: Places, rows: Tensor | None,
+                 heard: list[Routing] | None) -> Tensor:
+        """The enhanced mask decoder: places (and what they learn) ask the last block for contents (N or R, D).
+
+        With states H before the last block and absolute places P: I_0 = H + P, I_{t+1} = block(queries I_t, keys and
+        values H), `head.decoder` times (arXiv 2006.03654, section 3.2). P = 0, once, is the plain last block.
+        """
+        assert self.decoder_position is not None
+        asking = states + self.decoder_position(positions).to(states.dtype)
+        asking = asking if rows is None else asking.index_select(0, rows)
+        for _ in range(self.config.head.decoder):
+            asking = self.block(self.layers - 1)(states, plan, places, rows=rows, heard=heard, asking=asking)
+        return asking
+
     def _places(self, states: Tensor, positions: Tensor, base: float, scaling: Scaling | None) -> Places:
         """What layers that turn like this know of places."""
         config = self.config
+        if self.distances is not None or self.waves is not None:
+            # no distance is larger than the largest place
+            farthest = int(positions.max()) if len(positions) else 0
+            return Places(distances=self.distances(farthest) if self.distances is not None
+                          else cast(DistanceWaves, self.waves)(farthest, states))
         if config.position.kind == "rotary":
             return Places(turn=rotary_table(positions, config.head_size, base, states, config.position.share, scaling))
         return Places(bias=self.relative) if config.position.kind == "relative" else Places()
