@@ -8,6 +8,7 @@ from bothways.families.bart import Bart, PlBart
 from bothways.families.base import Direction, Family
 from bothways.families.bert import Bert
 from bothways.families.cohere import Cohere
+from bothways.families.deberta import Deberta, DebertaV2
 from bothways.families.distilbert import DistilBert
 from bothways.families.electra import Electra
 from bothways.families.eurobert import EuroBert
@@ -42,6 +43,7 @@ KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llada(), Bart(), PlBart(),
     Mamba(), Mamba2(),
     Bert(), Roberta(), XlmRoberta(), DistilBert(), Albert(), Electra(), ModernBert(),
+    DebertaV2(), Deberta(),
 )}
 """Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""
 
