@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.families.reference import check, ids_of, same, shaken
 
 import bothways
 from bothways.errors import BothwaysError
 from bothways.families import KNOWN
 from bothways.model.config import Head
-from tests.families.reference import check, ids_of, same, shaken
 
 transformers = pytest.importorskip("transformers")
 
