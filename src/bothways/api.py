@@ -25,6 +25,7 @@ from bothways.decoding import GenerateConfig, Prefixes, Written
 from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.candidates import FillScore, score_fills
+from bothways.families import extend
 from bothways.families import folder as folders
 from bothways.families.foreign import ForeignTokenizer
 from bothways.families.remote import Remote, remote
@@ -35,7 +36,7 @@ from bothways.objectives.base import Mode, Objective, ask, example, reading
 from bothways.text.tokenizer import Tokenizer
 from bothways.visibility import Visibility, bidirectional
 
-__all__ = ["Model", "Remote", "description", "from_pretrained", "remote"]
+__all__ = ["Model", "Remote", "description", "extend_vocabulary", "from_pretrained", "remote"]
 
 Ids = Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]
 """Token ids: (L,) of one text or (B, L) of several."""
@@ -57,6 +58,15 @@ def from_pretrained(folder: str | Path, device: torch.device | str | None = None
         BothwaysError: a file that is missing, truncated, of another version or of an unknown family.
     """
     return Model(folders.load(folder, device, dtype))
+
+
+def extend_vocabulary(model: Model, tokens: Sequence[str] | None = None) -> Model:
+    """The model with more tokens in tokenizer, embedding and head: see `families.extend.extend_vocabulary`.
+
+    Args:
+        tokens: their names; all reserved ones that are missing when none, so that it can train with any objective.
+    """
+    return Model(extend.extend_vocabulary(model.trained, tokens))
 
 
 class Model:

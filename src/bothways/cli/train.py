@@ -37,6 +37,9 @@ class Options:
     """For instance 10min, 2M tokens, 1e14 flops, 500 steps."""
     out: str = "run"
     """The run's folder; the trained model is written to its model/."""
+    start: Annotated[str | None, tyro.conf.arg(name="from", metavar="FOLDER")] = None
+    """Go on from the model in this folder (ours, or of any known family) with its tokenizer, which gets the reserved
+    tokens that the objective needs."""
     recipe: str | None = None
     """A YAML file of choices."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
@@ -87,11 +90,14 @@ def run(options: Options) -> int:
     any_text = Vocabulary.plain(len(RESERVED_TOKENS) + 1)
     objectives.make(recipe.objective, replace(any_text, ends_sentence=~any_text.special, capital=~any_text.special))
     # 2. text
-    from bothways.training import TensorBoard, train, vacant
+    from bothways.training import TensorBoard, begin, train, vacant
 
     out = Path(options.out)
     vacant(out)
-    prepared = _prepare(recipe, out)
+    begun = None if recipe.start is None else begin(recipe.start, recipe.objective)
+    if begun is not None:
+        recipe = replace(recipe, model=begun.config)
+    prepared = _prepare(recipe, out, begun)
     # 3. train
     watchers = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
     result = train(recipe.training, prepared, out, watchers=watchers, threads=options.threads, show=True)
@@ -106,7 +112,7 @@ def _recipe(options: Options) -> Recipe:
 
     groups: dict[str, dict[str, Any]] = {
         "": {name: getattr(options, name) for name in ("objective", "budget", "batch_tokens", "optimizer", "precision",
-                                                       "device", "seed")},
+                                                       "device", "seed", "start")},
         "text": {name: getattr(options, name) for name in ("corpus", "field", "tokenizer", "vocabulary", "window",
                                                            "limit_bytes")},
         "shape": {name: getattr(options, name) for name in ("width", "layers", "heads")}}
@@ -115,7 +121,22 @@ def _recipe(options: Options) -> Recipe:
     layer = {**given[""], "text": given["text"], "model": {"shape": given["shape"]}}
     # the budget decides the size, so it is read first; mistakes anywhere are reported by this reading
     first = recipes.compose(options.recipe, layer, settings=options.set)
+    if first.start is not None:
+        _only_from(first)
     return recipes.compose(options.recipe, layer, settings=options.set, under=_size(first, options.threads))
+
+
+def _only_from(recipe: Recipe) -> None:
+    """Refuse choices of a network or a tokenizer beside a model that brings both."""
+    from bothways.errors import BothwaysError
+    from bothways.model import ModelConfig
+    from bothways.training.recipe import Text
+
+    chosen = (["model"] * (recipe.model != ModelConfig())
+              + ["text.tokenizer"] * (recipe.text.tokenizer != Text.tokenizer))
+    if chosen:
+        raise BothwaysError(f"--from {recipe.start} brings its own network and tokenizer, but {' and '.join(chosen)} "
+                            f"{'is' if len(chosen) == 1 else 'are'} chosen too: leave one of them out")
 
 
 def _size(recipe: Recipe, threads: int | None) -> dict[str, Any]:
@@ -135,7 +156,7 @@ def _size(recipe: Recipe, threads: int | None) -> dict[str, Any]:
             "keep_memory": True}
 
 
-def _prepare(recipe: Recipe, out: Path) -> Any:
+def _prepare(recipe: Recipe, out: Path, begun: Any = None) -> Any:
     """The corpus as windows, in the run's folder; made before, it is used again."""
     import sys
 
@@ -145,8 +166,10 @@ def _prepare(recipe: Recipe, out: Path) -> Any:
 
     text = recipe.text
     kinds = ("bpe", "wordpiece", "unigram", "bytes")
-    if text.tokenizer in kinds:
-        tokenizer: Any = TokenizerConfig(text.tokenizer, text.vocabulary)  # type: ignore[arg-type]
+    if begun is not None:
+        tokenizer: Any = begun.tokenizer
+    elif text.tokenizer in kinds:
+        tokenizer = TokenizerConfig(text.tokenizer, text.vocabulary)  # type: ignore[arg-type]
     else:
         tokenizer = Tokenizer.load(text.tokenizer)
     assert text.corpus is not None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from bothways.batch import Vocabulary
+from bothways.batch import RESERVED_TOKENS, Vocabulary
 from bothways.errors import BothwaysError
 from bothways.families.base import TOKEN_ENTRIES
 from bothways.families.chat import render
@@ -21,6 +21,9 @@ from bothways.families.files import read_json, write_json
 
 _SENTINEL = "<extra_id_{}>"
 """How T5 writes the sentinel that we call `<extra_0>`, ..."""
+_ENTRIES = {"<pad>": "pad_token", "<bos>": "bos_token", "<eos>": "eos_token", "<unk>": "unk_token",
+            "<cls>": "cls_token", "<sep>": "sep_token", "<mask>": "mask_token"}
+"""How tokenizer_config.json names special tokens."""
 TEMPLATE = "chat_template.jinja"
 """The file that newer folders keep the template of a chat in."""
 
@@ -67,7 +70,7 @@ class ForeignTokenizer:
         own = None if "<mask>" not in self.ids else core.id_to_token(self.ids["<mask>"])
         if reserved and own and own != "<mask>":
             text = text.replace("<mask>", own)
-        return list(core.encode(text, add_special_tokens=False).ids)
+        return list((core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str], reserved: bool = True) -> list[list[int]]:
         """`encode` for many texts."""
@@ -80,6 +83,29 @@ class ForeignTokenizer:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """One printable string a token."""
         return [str(self._core().id_to_token(int(token))) for token in ids]
+
+    @property
+    def kind(self) -> str:
+        """That somebody else made it."""
+        return "foreign"
+
+    def extended(self, tokens: Sequence[str]) -> ForeignTokenizer:
+        """A twin with more special tokens behind its own."""
+        core = tokenizers.Tokenizer.from_str(self._core().to_str())
+        core.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True) for token in tokens])
+        twin = ForeignTokenizer(self.folder, {}, self.size, core, self.settings)
+        numbers = {token: core.token_to_id(token) for token in tokens}
+        twin.ids = {**{token: number for token, number in numbers.items() if number is not None}, **self.ids}
+        for token, entry in _ENTRIES.items():
+            if token in tokens and token not in self.ids:
+                twin.settings.setdefault(entry, token)
+        return twin
+
+    def sized(self, size: int) -> ForeignTokenizer:
+        """A twin for a network with so many ids."""
+        twin = ForeignTokenizer(self.folder, {}, size, self.core, self.settings)
+        twin.ids, twin.made = dict(self.ids), self.made
+        return twin
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer's files: copies of the folder's own, where they came from there."""
@@ -118,15 +144,18 @@ class ForeignTokenizer:
         special[[token for token in self.ids.values() if token < self.size]] = True
         lengths = np.zeros(self.size, np.int64)
         starts, ends = np.zeros(self.size, bool), np.zeros(self.size, bool)
+        by_bytes = self.core is not None and isinstance(self.core.decoder, tokenizers.decoders.ByteLevel)
         for token in range(min(self.size, self.core.get_vocab_size()) if self.core else 0):
             name = self.core.id_to_token(token) or ""  # type: ignore[union-attr]
             text = name.lstrip("▁Ġ")
             starts[token] = name != text or not text[:1].isalnum()
             ends[token] = text.endswith((".", "!", "?"))
-            lengths[token] = 0 if special[token] else len(text.encode()) + (name != text)
+            # in the byte alphabet every character stands for one byte
+            size = len(name) if by_bytes else len(text.encode()) + (name != text)
+            lengths[token] = 0 if special[token] else size
         for token, added in (self.core.get_added_tokens_decoder() if self.core else {}).items():
             if added.special and token < self.size:
-                special[token] = True
+                special[token], lengths[token] = True, 0
         return Vocabulary(self.size, self.ids, special, starts, ends, lengths)
 
     def _ids(self, stored: Mapping[str, Any]) -> dict[str, int]:
@@ -144,7 +173,7 @@ class ForeignTokenizer:
                 token = self.core.token_to_id(_SENTINEL.format(i))
                 if token is not None:
                     ids[f"<extra_{i}>"] = token
-            for name, entry in _SPELLED:
+            for name, entry in (*_SPELLED, *((name, name) for name in RESERVED_TOKENS)):
                 token = self.core.token_to_id(entry)
                 if token is not None:
                     ids.setdefault(name, token)
@@ -153,6 +182,13 @@ class ForeignTokenizer:
             if instead in ids:
                 ids.setdefault(name, ids[instead])
         return ids
+
+    @functools.cached_property
+    def _unreserved(self) -> tokenizers.Tokenizer:
+        """A twin that reads the names of special tokens as plain text: a corpus may speak of `<mask>`."""
+        plain = tokenizers.Tokenizer.from_str(self._core().to_str())
+        plain.encode_special_tokens = True
+        return plain
 
     def _core(self) -> tokenizers.Tokenizer:
         if self.core is None:

@@ -46,8 +46,8 @@ class Prepared:
     report: dict[str, object]
 
     @classmethod
-    def load(cls, folder: str | Path) -> Prepared:
-        """What `prepare` left in a folder.
+    def load(cls, folder: str | Path, tokenizer: Tokenizer | None = None) -> Prepared:
+        """What `prepare` left in a folder; the tokenizer is read from there, unless it is given.
 
         Raises:
             BothwaysError: nothing was prepared there, or by another version.
@@ -59,7 +59,7 @@ class Prepared:
         if facts["format"] != FORMAT:
             raise BothwaysError(f"'{folder}' was prepared by another version of bothways (format {facts['format']}, "
                                 f"not {FORMAT}): prepare it again")
-        return cls(folder, Tokenizer.load(folder), Windows(folder, "train"), Windows(folder, "valid"),
+        return cls(folder, tokenizer or Tokenizer.load(folder), Windows(folder, "train"), Windows(folder, "valid"),
                    cast("dict[str, object]", facts["report"]))
 
 
@@ -99,14 +99,15 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
                             "the names of their fields: leave field out")
     folder = Path(folder)
     key = _key(source, tokenizer, window, held_out, seed, field, limit_bytes, smoothing, cut)
+    given = None if isinstance(tokenizer, TokenizerConfig) else tokenizer
     if key is not None and _is_current(folder, key):
-        return Prepared.load(folder)
+        return Prepared.load(folder, given)
     with building(folder) as aside:
         with _rereadable(source, aside) as again:
             def documents() -> Iterator[Document]:
                 return _limited(read_turns(again) if cut == "turns" else read(again, field), limit_bytes)
             survey = _survey(documents(), held_out, seed,
-                             0 if isinstance(tokenizer, Tokenizer) else SAMPLE_BYTES)
+                             SAMPLE_BYTES if given is None else 0)
             if isinstance(tokenizer, TokenizerConfig):
                 tokenizer = Tokenizer.train(survey.sample, tokenizer.kind, tokenizer.size,
                                             sentinels=tokenizer.sentinels(window))
@@ -117,7 +118,7 @@ def prepare(source: Source, folder: str | Path, *, tokenizer: Tokenizer | Tokeni
                                 f"{report['valid_tokens']} held out, and a window is {window}; add text or ask for "
                                 "shorter windows")
         finish(aside, tokenizer, key, {"source": name, **report})
-    return Prepared.load(folder)
+    return Prepared.load(folder, given)
 
 
 # --- the first pass ---
@@ -326,7 +327,7 @@ def _key(source: Source, tokenizer: Tokenizer | TokenizerConfig, window: int, he
         else:
             stats = [(str(path), path.stat()) for path in files(name)]
             states.append([[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
-    chosen = tokenizer.fingerprint if isinstance(tokenizer, Tokenizer) else asdict(tokenizer)
+    chosen = asdict(tokenizer) if isinstance(tokenizer, TokenizerConfig) else tokenizer.fingerprint
     everything = [FORMAT, "languages", states, chosen, window, held_out, seed, field, limit_bytes, smoothing,
                   *([] if cut == "tokens" else [cut])]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:32]

@@ -74,6 +74,9 @@ class Tokenizer:
                                 f"{RESERVED_TOKENS.index(missing[0])}, so train one with bothways instead")
         self.reserved = reserved_tokens(next(count for count in itertools.count(SENTINELS)
                                              if core.token_to_id(f"<extra_{count}>") != len(reserved_tokens(count))))
+        self.added = {token: str(one.content) for token, one in core.get_added_tokens_decoder().items()
+                      if token >= len(self.reserved)}
+        """Tokens that were added behind all others, by id: special like the reserved ones."""
         self._words = isinstance(core.model, models.WordLevel)
         self._plain: tokenizers.Tokenizer | None = None
 
@@ -149,6 +152,11 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception
             raise BothwaysError(f"'{file}' is not a tokenizer file: {error}") from None
 
+    def extended(self, tokens: Sequence[str]) -> Tokenizer:
+        """A tokenizer with more special tokens behind its own."""
+        core = tokenizers.Tokenizer.from_str(self.core.to_str())
+        return Tokenizer(_with_reserved(core, tokens))
+
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `PreTrainedTokenizerFast` reads."""
         folder = Path(folder)
@@ -192,7 +200,8 @@ class Tokenizer:
         """
         table, first = self._bytes, len(self.reserved)
         known = [int(i) for i in ids]
-        pieces = [table[i] for i in known if 0 <= i < len(table) and not (skip_reserved and i < first)]
+        pieces = [table[i] for i in known
+                  if 0 <= i < len(table) and not (skip_reserved and (i < first or i in self.added))]
         return (b" " if self._words else b"").join(pieces).decode("utf-8", errors="replace")
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
@@ -220,7 +229,8 @@ class Tokenizer:
     def kind(self) -> str:
         """bpe, wordpiece, unigram, bytes or words."""
         if isinstance(self.core.model, models.BPE):
-            return "bytes" if self.size == len(self.reserved) + _BASIC["bytes"] else "bpe"
+            own = self.size - len(self.reserved) - len(self.added)
+            return "bytes" if own == _BASIC["bytes"] else "bpe"
         return {"WordPiece": "wordpiece", "Unigram": "unigram", "WordLevel": "words"}[type(self.core.model).__name__]
 
     @functools.cached_property
@@ -238,15 +248,17 @@ class Tokenizer:
         starts, ends, lengths = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, np.int64)
         capital = np.zeros(size, bool)
         for i, raw in enumerate(self._bytes):
-            if i < first:
+            if i < first or i in self.added:
                 continue
             text = raw.decode("utf-8", errors="replace")
             starts[i] = self._starts_word(i, text)
             capital[i] = starts[i] and text.strip()[:1].isupper()
             ends[i] = text.strip().rstrip("\"')]”’").endswith((".", "!", "?"))
             lengths[i] = len(raw) + self._words  # a word stands for itself and the space after it
-        return Vocabulary(size, {name: i for i, name in enumerate(self.reserved)}, np.arange(size) < first,
-                          starts, ends, lengths, capital)
+        special = np.arange(size) < first
+        special[list(self.added)] = True
+        ids = {name: i for i, name in [*enumerate(self.reserved), *self.added.items()]}
+        return Vocabulary(size, ids, special, starts, ends, lengths, capital)
 
     # --- tables ---
 
@@ -267,8 +279,8 @@ class Tokenizer:
         if self._words:
             return [name.encode() for name in names]
         byte_of = _byte_of()
-        return [name.encode() if i < first else bytes(byte_of[char] for char in name.removeprefix(_CONTINUES))
-                for i, name in enumerate(names)]
+        return [name.encode() if i < first or i in self.added
+                else bytes(byte_of[char] for char in name.removeprefix(_CONTINUES)) for i, name in enumerate(names)]
 
     @property
     def _unreserved(self) -> tokenizers.Tokenizer:

@@ -9,9 +9,10 @@ from bothways.training.config import Averaging, Record, Schedule, TrainConfig, l
 from bothways.training.job import flops_per_token, resolved, steps_side_by_side, tokens_per_step, vacant
 from bothways.training.precision import Found, find
 from bothways.training.run import Run, train
+from bothways.training.start import begin
 from bothways.training.watchers import Console, JsonLines, Outlook, TensorBoard, Watcher
 from bothways.training.watchers import read as read_metrics
 
 __all__ = ["Averaging", "Budget", "Console", "Cost", "Found", "JsonLines", "Outlook", "Record", "Run", "Schedule",
-           "TensorBoard", "TrainConfig", "Watcher", "find", "flops_per_token", "load", "read", "read_metrics",
+           "TensorBoard", "TrainConfig", "Watcher", "begin", "find", "flops_per_token", "load", "read", "read_metrics",
            "resolved", "steps_side_by_side", "tokens_per_step", "train", "vacant"]

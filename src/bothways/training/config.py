@@ -72,6 +72,8 @@ class TrainConfig:
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    start: str | None = None
+    """A model folder whose weights the run begins with; `model` is then its network (see `training.begin`)."""
     objective: str | dict[str, Any] = "next-token"
     """A name, "masked(rate=0.3)", {"name": "masked", "rate": 0.3}, or "mine.py:Mine"."""
     budget: str = "1min"

@@ -17,6 +17,7 @@ from bothways.model import LanguageModel, cost
 from bothways.objectives.base import Objective
 from bothways.objectives.options import need_sentences
 from bothways.text.prepare import Prepared
+from bothways.training import start
 from bothways.training.budget import steps_of
 from bothways.training.calibration import calibrate, side_by_side
 from bothways.training.config import TrainConfig
@@ -54,10 +55,14 @@ class Job:
         return tokens_per_step(self.prepared.train, self.config.batch_tokens)
 
     def loop(self, steps: int) -> Loop:
-        """A fresh network, its first weights a function of the seed alone."""
+        """A fresh network, its first weights a function of the seed alone, or those of the model it goes on from."""
         torch.manual_seed(self.config.seed)
         network = LanguageModel(self.config.model).to(self.precision.device, self.precision.dtype)
-        return Loop(self.config, self.objective, network, self.precision, steps)
+        loop = Loop(self.config, self.objective, network, self.precision, steps)
+        if self.config.start is not None:
+            masters = loop.optimiser.masters
+            masters.load(start.weights(self.config, masters.tensors), self.config.start)
+        return loop
 
     def batches(self, steps: int) -> Batches:
         """The batches of a run of that many steps."""
