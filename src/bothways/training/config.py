@@ -254,7 +254,7 @@ def _read(kind: Any, data: object, path: str, problems: list[str]) -> object:
 def _value(hint: Any, data: object, path: str, problems: list[str]) -> object:
     if is_dataclass(hint):
         return _read(hint, data, path, problems)
-    if isinstance(data, bool) and hint is not bool:
+    if isinstance(data, bool) and hint is not bool and bool not in typing.get_args(hint):
         problems.append(f"{path} is {data}, but must be {getattr(hint, '__name__', hint)} "
                         "(YAML reads a bare yes or no as true or false: put a word in quotes)")
         return _WRONG
