@@ -30,7 +30,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,hf,tensorboard]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,hf,structured,tensorboard]"
 	@touch $@
 
 clean:                    ## drop .venv and every cache; runs and studies stay
