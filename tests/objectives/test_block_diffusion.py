@@ -279,23 +279,15 @@ def test_texts_of_different_lengths_are_written_together_as_alone():
     assert [one.ids for one in together] == [generate(trained, [prompt], config)[0].ids for prompt in prompts]
 
 
-def test_an_end_closes_the_text_without_more_passes():
+def test_an_end_closes_the_text_without_more_passes(monkeypatch):
     trained = as_objective(small("diffusion"), "block-diffusion(block=2)")
-    eos, network = trained.vocabulary.eos, trained.network
 
-    class Ending(torch.nn.Module):
+    def ending(states, head="tokens"):
         """A network that always says <eos>."""
-        config = network.config
-
-        def forward(self, *inputs, **options):
-            return network(*inputs, **options)
-
-        def logits(self, states, head="tokens"):
-            return torch.nn.functional.one_hot(torch.full((len(states),), eos), trained.vocabulary.size) * 20.0
-    ending = Ending()
-    ending.weight = torch.nn.Parameter(torch.zeros(1))
-    (written,) = generate(replace(trained, network=ending), [texts(trained, 1, 6)[0].ids.tolist()],
-                          GenerateConfig(max_new_tokens=20))
+        always = torch.full((len(states),), trained.vocabulary.eos)
+        return torch.nn.functional.one_hot(always, trained.vocabulary.size) * 20.0
+    monkeypatch.setattr(trained.network, "logits", ending)
+    (written,) = generate(trained, [texts(trained, 1, 6)[0].ids.tolist()], GenerateConfig(max_new_tokens=20))
     assert written.ids == [] and written.stopped_by == "end" and written.network_evaluations <= 2
 
 
