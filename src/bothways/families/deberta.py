@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Change, Names, Table
 from bothways.families.bert import Bert, trunk
+from bothways.families.encoder import SEGMENT
 from bothways.families.weights import Weights
 from bothways.model.config import Convolution, ModelConfig, Shape
 
@@ -56,6 +58,7 @@ class DebertaV2(Bert):
         "tower.convolution": "deberta.encoder.conv.conv", "tower.convolution.norm": "deberta.encoder.conv.LayerNorm"}
     ignorable: ClassVar[tuple[str, ...]] = (*Bert.ignorable, r"mask_predictions\..*")
     """What else files of v3 hold: a head for replaced tokens."""
+    typed: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("c2p", "p2c")
     """The terms that widen the scale, whether they are added or not."""
 
@@ -74,7 +77,9 @@ class DebertaV2(Bert):
         }
 
     def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
-        config = super().from_config({"type_vocab_size": 0, "layer_norm_eps": 1e-7, **stored}, where)
+        config = super().from_config({"layer_norm_eps": 1e-7, **stored}, where)
+        if (types := int(stored.get("type_vocab_size") or 0)) > 0:
+            config = replace(config, companions=(Companion(SEGMENT, "embedding", types),))
         # 1. a table of places is there only where the input is biased by it
         terms, scale = self._terms(stored), 1 + self._widths(stored)
         placed = bool(stored.get("relative_attention"))
