@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 from tests.families.reference import check, ids_of, same, shaken
@@ -204,3 +205,35 @@ def test_the_commands_read_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert main(["convert", str(tmp_path / architecture), str(tmp_path / f"{architecture}2")]) == 0
         printed = capsys.readouterr().out
         assert f"transformers  {architecture}" in printed and f"2: {architecture}, float32" in printed
+
+
+def test_the_first_configs_do_not_say_their_family(tmp_path: Path) -> None:
+    theirs = made("BertForPreTraining", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "model_type"}))
+    with torch.no_grad():
+        same(bothways.from_pretrained(tmp_path).logits(ids_of(101)), theirs(ids_of(101)).prediction_logits)
+    made("GPT2LMHeadModel", tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BothwaysError, match="names the family 'None'"):
+        bothways.from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_that_pads_or_cuts_does_neither_here(tmp_path: Path) -> None:
+    made("BertModel", tmp_path)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat"]
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    core.add_special_tokens(words[:5])
+    core.enable_padding(length=8)
+    core.enable_truncation(2)
+    core.save(str(tmp_path / "tokenizer.json"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("bos_token_id", "eos_token_id", "mask_token_id"):
+        config.pop(name)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ours = bothways.from_pretrained(tmp_path)
+    assert ours.tokenizer.encode("the cat sat <mask>") == [5, 6, 7, 4]
+    vocabulary = ours.vocabulary
+    assert (vocabulary.cls, vocabulary.sep, vocabulary.bos, vocabulary.eos, vocabulary.mask) == (2, 3, 2, 3, 4)
+    assert ours.objective.name == "masked"

@@ -89,7 +89,7 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     # 1. what it is
     block = stored.get(OWN)
     if block is None:
-        family: Family | None = families.family(str(stored.get("model_type")), where)
+        family: Family | None = families.family(_model_type(folder, stored), where)
         assert family is not None
         config, report = family.from_config(stored, where), {}
     else:
@@ -151,6 +151,15 @@ def _first(specs: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> Obj
         with suppress(BothwaysError):
             return objectives.make(spec, vocabulary)
     return objectives.make(specs[-1], vocabulary)
+
+
+def _model_type(folder: Path, stored: Mapping[str, Any]) -> str:
+    """What config.json says, or, in one that is older than that entry, what the names of an encoder's weights say."""
+    if "model_type" in stored or weights_file(folder) is None:
+        return str(stored.get("model_type"))
+    stems = {name.split(".")[0] for name in open_weights(folder)}
+    known = stems & {"bert", "roberta", "distilbert", "albert", "electra"}
+    return known.pop() if len(known) == 1 else "None"
 
 
 def _model_of(folder: Path) -> Path:

@@ -61,6 +61,9 @@ class ForeignTokenizer:
                 self.core = tokenizers.Tokenizer.from_file(str(file))
             except Exception as error:  # the library raises bare Exception
                 raise BothwaysError(f"'{file}' is not a tokenizer file: {error}") from None
+            # some files fill every text up to one length, or cut it there
+            self.core.no_padding()
+            self.core.no_truncation()
         self.readable = self.core is not None
         self.ids = self._ids(stored)
 
