@@ -30,6 +30,7 @@ from bothways.families.qwen3 import Qwen3
 from bothways.families.qwen3_moe import Qwen3Moe
 from bothways.families.roberta import Roberta, XlmRoberta
 from bothways.families.t5 import T5
+from bothways.families.xlnet import XLNet
 from bothways.model.config import ModelConfig
 from bothways.objectives.base import Objective
 from bothways.visibility import bidirectional, causal
@@ -43,7 +44,7 @@ KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llada(), Bart(), PlBart(),
     Mamba(), Mamba2(),
     Bert(), Roberta(), XlmRoberta(), DistilBert(), Albert(), Electra(), ModernBert(),
-    DebertaV2(), Deberta(),
+    DebertaV2(), Deberta(), XLNet(),
 )}
 """Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""
 
