@@ -3,9 +3,9 @@
     python benchmarks/loading.py --gigabytes 2
 
 A Llama-shaped folder of random bfloat16 weights is written in shards to a temporary folder (deleted at the end). Each
-round loads it once with either, each in a process of its own, in turns, and then touches every page of them: a loader that
-only maps the file pays for reading there. `peak` is the most memory the process had above what it had before loading,
-over the size of the weights; `load` and `touch` are seconds of the two parts.
+round loads it once with either, each in a process of its own, in turns, and then touches every page of them: a loader
+that only maps the file pays for reading there. `peak` is the most memory the process had above what it had before
+loading, over the size of the weights; `load` and `touch` are seconds of the two parts.
 """
 
 from __future__ import annotations
