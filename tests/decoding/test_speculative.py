@@ -15,7 +15,8 @@ from bothways.decoding import GenerateConfig
 from bothways.decoding.speculative import Lookup, Uniform
 from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
-from bothways.model import LanguageModel
+from bothways.model import LanguageModel, Position
+from bothways.model.config import Mixer
 from bothways.text.tokenizer import Tokenizer
 
 PROMPTS = [TOKENIZER.encode(text) for text in ("the cat sat on the cat", "", "a dog a dog")]
@@ -112,6 +113,10 @@ def test_refusals():
         decoding.generate(trained, PROMPTS, draft=tiny("masked"))
     with pytest.raises(BothwaysError, match="draft model or look-up, not both"):
         decoding.generate(trained, PROMPTS, GenerateConfig(lookup=2), draft=trained)
+    recurrent = replace(ONE, position=Position("none"), mixer=Mixer("mamba"), shape=replace(ONE.shape, key_heads=None))
+    for spoken, draft in ((tiny("next-token", recurrent), None), (trained, tiny("next-token", recurrent))):
+        with pytest.raises(BothwaysError, match=r"has recurrent layers, .* cannot be taken back"):
+            decoding.generate(spoken, PROMPTS, GenerateConfig(lookup=None if draft else 2), draft=draft)
     with pytest.raises(BothwaysError, match="leave beams at 1, or the draft out"):
         decoding.generate(trained, PROMPTS, GenerateConfig(beams=2), draft=trained)
     with pytest.raises(BothwaysError, match="a draft proposes tokens from left to right"):

@@ -167,6 +167,10 @@ def _writer(trained: Trained, begun: Begun, config: GenerateConfig, rules: Seque
     if draft is None and config.lookup is None:
         return Writer(trained.network, begun.examples, config, blocked, max(begun.limits), seen, never=never,
                       rules=rules, prefixes=prefixes)
+    for model, what in ((trained, "this model"), (draft, "the draft")):
+        if model is not None and model.config.mixer.kind != "attention":
+            raise BothwaysError(f"{what} has recurrent layers, which keep a state instead of their tokens, so drafts "
+                                "that do not stand cannot be taken back: leave the draft or lookup out")
     drafter = _drafter(trained, begun, config, draft)
     return SpeculativeWriter(trained.network, begun.examples, config, blocked, begun.limits, drafter, seen=seen,
                              never=never, rules=rules, prefixes=prefixes)
