@@ -30,6 +30,7 @@ from bothways.families.qwen3 import Qwen3
 from bothways.families.qwen3_moe import Qwen3Moe
 from bothways.families.roberta import Roberta, XlmRoberta
 from bothways.families.t5 import T5
+from bothways.families.t5gemma import T5Gemma
 from bothways.families.xlnet import XLNet
 from bothways.model.config import ModelConfig
 from bothways.objectives.base import Objective
@@ -41,7 +42,7 @@ KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llama(), Qwen3(), EuroBert(), T5(),
     Mistral(), Qwen2(), Mixtral(), Qwen3Moe(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
-    Llada(), Bart(), PlBart(),
+    Llada(), Bart(), PlBart(), T5Gemma(),
     Mamba(), Mamba2(),
     Bert(), Roberta(), XlmRoberta(), DistilBert(), Albert(), Electra(), ModernBert(),
     DebertaV2(), Deberta(), XLNet(),

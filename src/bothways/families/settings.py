@@ -48,6 +48,7 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "position.local_base": position.base if position.local_base is None else position.local_base,
              "position.scaling": _spoken(position.scaling),
              "feed_forward.experts": "dense" if config.feed_forward.experts is None else "a mixture",
+             "source_local": config.of_source.local,
              "companions": {one["name"]: one for one in flat["companions"]}}
     flat |= {"head.activation": config.head_activation, "head.dense_bias": config.head_dense_bias}
     silent = ["dropout"] + ["head.activation", "head.dense_bias"] * (not config.head.transform)
@@ -75,6 +76,7 @@ def choices(config: ModelConfig) -> dict[str, Any]:
     silent += ["qkv_bias"] * (not config.biased("queries"))
     silent += ["norm.widened"] * (config.embedding_width == shape.width or not config.norms_embedding)
     silent += ["convolution.groups", "convolution.activation"] * (not config.convolution.kernel)
+    silent += ["source_local"] * ("L" not in flat["reach"] or not shape.source_layers)
     silent += ["local"] * ("L" not in flat["reach"]) + ["chunk"] * ("C" not in flat["reach"])
     return {name: value for name, value in flat.items() if name not in silent}
 

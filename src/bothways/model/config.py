@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from bothways.batch import Companion
@@ -243,6 +243,10 @@ class ModelConfig:
     """Of queries, keys and values, those that have the bias which `bias` gives "queries"."""
     convolution: Convolution = field(default_factory=Convolution)
     tied: bool = True
+    source_local: int | None = None
+    """How far L layers of the other tower see to each side; `local` when none."""
+    shared_embedding: bool = True
+    """Whether both towers read by one table; else the other one has its own (T5Gemma, arXiv 2504.06225)."""
     dropout: float = 0.0
     scale: float | None = None
     """Scale of attention scores; when none 1 / sqrt(head size), or with disentangled places 1 / sqrt(head size times
@@ -262,6 +266,11 @@ class ModelConfig:
     def stack(self) -> Literal["one tower", "two towers"]:
         """How many towers the shape has."""
         return "two towers" if self.shape.source_layers else "one tower"
+
+    @property
+    def of_source(self) -> ModelConfig:
+        """The config as the other tower has it."""
+        return self if self.source_local is None else replace(self, local=self.source_local, source_local=None)
 
     @property
     def head_size(self) -> int:
@@ -382,6 +391,11 @@ class ModelConfig:
                    "one or add layers")
         if self.local < 1:
             yield f"local is {self.local}, but a local layer reaches at least 1 token"
+        if self.source_local is not None and self.source_local < 1:
+            yield f"source_local is {self.source_local}, but a local layer reaches at least 1 token"
+        if not shape.source_layers and (self.source_local is not None or not self.shared_embedding):
+            what = "source_local" if self.source_local is not None else "shared_embedding false"
+            yield f"{what} speaks of another tower, but shape.source_layers is 0: change one of them"
         if self.chunk < 1:
             yield f"chunk is {self.chunk}, but a chunk has at least 1 token"
         if not 0 <= self.dropout < 1:

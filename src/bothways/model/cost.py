@@ -37,7 +37,7 @@ def flops(config: ModelConfig, profile: Profile, length: int, training: bool = T
         total += 2.0 * config.embedding_width * config.shape.width * (tokens + told)
     # 2. the other tower, and looking across at it
     if config.shape.source_layers:
-        total += _tower(config, told, config.shape.source_layers, bidirectional, as_run)
+        total += _tower(config.of_source, told, config.shape.source_layers, bidirectional, as_run)
         asking, telling = cross_products(config)
         # a latent between the towers leaves one thing to look at
         seen = 1 if any("latent" in companion.kind for companion in config.companions) else told
@@ -172,7 +172,7 @@ def parameters(network: ModelConfig | LanguageModel) -> dict[str, int]:
     sizes = {name: weight.numel() for name, weight in network.named_parameters()}
     total = sum(sizes.values())
     tables = sum(size for name, size in sizes.items()
-                 if name in ("embedding.weight", "head.weight")
+                 if name in ("embedding.weight", "source_embedding.weight", "head.weight")
                  or name.endswith(("position.weight", "distances.weight", ".table.weight", ".delta.weight")))
     experts = network.config.feed_forward.experts
     idle = 0 if experts is None else sum(size // experts.count * (experts.count - experts.active)

@@ -68,8 +68,11 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config, shape = config, config.shape
         self.embedding = nn.Embedding(shape.vocabulary, config.embedding_width)
-        self.source_tower = Tower(config, shape.source_layers, looks_back=False) if shape.source_layers else None
+        self.source_tower = (Tower(config.of_source, shape.source_layers, looks_back=False) if shape.source_layers
+                             else None)
         two = self.source_tower is not None
+        self.source_embedding = (None if config.shared_embedding else
+                                 nn.Embedding(shape.vocabulary, config.embedding_width))
         self.tower = Tower(config, shape.layers, crosses=two, looks_back=two)
         self.head_transform = Transform(config) if config.head.transform else None
         self.head = None if config.tied else nn.Linear(
@@ -128,7 +131,7 @@ class LanguageModel(nn.Module):
     def encode(self, source: Example, hidden: bool = False) -> Output:
         """States of a source alone, by the tower that reads it (or by the only one)."""
         tower = self.tower if self.source_tower is None else self.source_tower
-        states, layers = tower(self._embed(source), source.fields, source.visibility,
+        states, layers = tower(self._embed(source, self.source_embedding), source.fields, source.visibility,
                                Planner(source.fields, None, source.inputs.device))
         return Output(states, None, tuple(layers) if hidden else None)
 
@@ -190,9 +193,13 @@ class LanguageModel(nn.Module):
             if part is not self and hasattr(part, "initialise"):
                 cast(Delta, part).initialise()
 
-    def _embed(self, example: Example) -> Tensor:
-        """Tokens as vectors, with those of the fields that have an embedding of their own: (N, D)."""
-        embedded = self._looked_up(example.inputs)
+    def _embed(self, example: Example, table: nn.Module | None = None) -> Tensor:
+        """Tokens as vectors, with those of the fields that have an embedding of their own: (N, D).
+
+        Args:
+            table: the embedding to look in, the one of the tower that predicts when none.
+        """
+        embedded = self._looked_up(example.inputs) if table is None else cast(Tensor, table(example.inputs))
         if self.config.embedding_scale is not None:
             embedded = embedded * _factor(self.config.embedding_scale, embedded)
         for companion in self.companions.values():
