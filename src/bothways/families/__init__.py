@@ -9,6 +9,7 @@ from bothways.families.base import Direction, Family
 from bothways.families.bert import Bert
 from bothways.families.cohere import Cohere
 from bothways.families.deberta import Deberta, DebertaV2
+from bothways.families.deepseek import DeepSeekV2, DeepSeekV3
 from bothways.families.distilbert import DistilBert
 from bothways.families.electra import Electra
 from bothways.families.eurobert import EuroBert
@@ -40,7 +41,7 @@ __all__ = ["KNOWN", "Family", "family", "fitting", "obstacle"]
 
 KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llama(), Qwen3(), EuroBert(), T5(),
-    Mistral(), Qwen2(), Mixtral(), Qwen3Moe(),
+    Mistral(), Qwen2(), Mixtral(), Qwen3Moe(), DeepSeekV2(), DeepSeekV3(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(), T5Gemma(),
     Mamba(), Mamba2(),

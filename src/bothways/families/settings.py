@@ -47,6 +47,7 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "reach": "".join(reach[i % len(reach)] for i in range(layers)),
              "position.local_base": position.base if position.local_base is None else position.local_base,
              "position.scaling": _spoken(position.scaling),
+             "latent": "none" if config.latent is None else "of keys and values",
              "feed_forward.experts": "dense" if config.feed_forward.experts is None else "a mixture",
              "source_local": config.of_source.local,
              "companions": {one["name"]: one for one in flat["companions"]}}
@@ -59,6 +60,8 @@ def choices(config: ModelConfig) -> dict[str, Any]:
         "shape.heads", "shape.key_heads", "shape.head_size", "scale", "soft_cap", "reach",
         *{"mamba": recurrent[-2:], "mamba2": ["mixer.rank"]}[config.mixer.kind]]
     silent += ["shape.inner", "feed_forward.activation"] * (config.feed_forward.kind == "none")
+    if config.latent is not None:
+        flat["latent.values"] = config.latent.values or config.head_size
     if (experts := config.feed_forward.experts) is not None:
         where = "".join(experts.where[i % len(experts.where)] for i in range(layers))
         flat |= {"feed_forward.experts.where": where, "feed_forward.experts.inner": experts.inner or config.inner}

@@ -2,9 +2,9 @@
 
 from bothways.model import cost
 from bothways.model.cache import Cache
-from bothways.model.config import Experts, FeedForward, ModelConfig, Norm, Position, Scaling, Shape
+from bothways.model.config import Experts, FeedForward, LatentHeads, ModelConfig, Norm, Position, Scaling, Shape
 from bothways.model.describe import describe
 from bothways.model.language_model import LanguageModel, Output
 
-__all__ = ["Cache", "Experts", "FeedForward", "LanguageModel", "ModelConfig", "Norm", "Output", "Position", "Scaling",
-           "Shape", "cost", "describe"]
+__all__ = ["Cache", "Experts", "FeedForward", "LanguageModel", "LatentHeads", "ModelConfig", "Norm", "Output",
+           "Position", "Scaling", "Shape", "cost", "describe"]

@@ -50,8 +50,9 @@ class Cache:
         self.lengths = torch.zeros(sequences, dtype=torch.long)
         self.stores: list[Store] = [
             MIXERS[config.mixer.kind].store(config, sequences, dtype, self.device) if config.mixer.kind in MIXERS else
-            Store(sequences, config.key_heads, self.capacity, config.head_size, dtype, self.device,
-                  _ring(config, layer, slack), numbers) for layer in range(config.shape.layers)]
+            Store(sequences, config.kept[0], self.capacity, config.kept[1], dtype, self.device,
+                  _ring(config, layer, slack), numbers, config.latent is not None)
+            for layer in range(config.shape.layers)]
         self.facts: dict[str, Tensor] = {}
         self.cross: list[Kept] = []
         self.source_facts: dict[str, Tensor] = {}

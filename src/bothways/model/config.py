@@ -152,6 +152,23 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class LatentHeads:
+    """Keys and values made of one latent a token (multi-head latent attention, DeepSeek-V2, arXiv 2405.04434).
+
+    `shape.head_size` is that of a query with its turned part.
+    """
+
+    keys: int = 512
+    """Width of the latent of keys and values."""
+    queries: int | None = None
+    """Width of a latent that queries are made of; they are made of the states when none."""
+    rotary: int = 64
+    """The turned part of a head, whose key all heads share."""
+    values: int | None = None
+    """Width of one head's value; `head_size` when none."""
+
+
+@dataclass(frozen=True)
 class Mixer:
     """What mixes tokens: attention, or a recurrence that reads left to right only (model/mamba.py).
 
@@ -254,6 +271,8 @@ class ModelConfig:
     embedding_scale: float | None = None
     soft_cap: float | None = None
     """Scores become cap * tanh(scores / cap) when set."""
+    latent: LatentHeads | None = None
+    """Attention by way of latents, which alone are cached."""
     companions: tuple[Companion, ...] = ()
     """What the objective trains beside the trunk; filled in from what it declares."""
 
@@ -349,6 +368,16 @@ class ModelConfig:
         """What layer `layer` may reach, to be combined with the visibility of the call."""
         letter = self.reach[layer % len(self.reach)]
         return {"G": bidirectional, "L": window(self.local, self.local), "C": chunked(self.chunk)}[letter]
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Vectors that a cache keeps for a token in one layer, and their width; keys and values apart, or latents."""
+        return (self.key_heads, self.head_size) if self.latent is None else (1, self.latent.keys + self.latent.rotary)
+
+    @property
+    def turned_size(self) -> int:
+        """Numbers of a head among which rotary pairs are taken."""
+        return self.head_size if self.latent is None else self.latent.rotary
 
     def experts_of(self, layer: int) -> Experts | None:
         """The experts of layer `layer`; none where its feed-forward is dense."""
@@ -482,6 +511,22 @@ class ModelConfig:
             yield (f"mixer.inner {self.mixed} does not divide into {mixer.groups} groups of heads of "
                    f"mixer.head_size {mixer.head_size}")
 
+    def _problems_of_latents(self, latent: LatentHeads) -> Iterator[str]:
+        """What attention by way of latents cannot be combined with."""
+        if self.mixer.kind != "attention" or self.shape.source_layers:
+            yield "latent is a choice of attention in one tower: leave mixer.kind and shape.source_layers as they are"
+        if self.position.kind != "rotary" or self.position.share != 1:
+            yield "latent heads have a turned part of their own: use position.kind 'rotary' and position.share 1"
+        if self.key_heads != self.shape.heads:
+            yield f"latent makes keys for all heads, but shape.key_heads is {self.key_heads}: leave it out"
+        if self.norm.query_key:
+            yield "latent norms its latents, so norm.query_key has no place: choose one"
+        for name in ("keys", "queries", "rotary", "values"):
+            if (size := getattr(latent, name)) is not None and size < 1:
+                yield f"latent.{name} is {size}, but must be at least 1"
+        if latent.rotary > self.head_size:
+            yield f"latent.rotary {latent.rotary} is more than shape.head_size {self.head_size}, of which it is a part"
+
     def _problems_of_experts(self, experts: Experts) -> Iterator[str]:
         """Contradictions between what experts there are and who goes where."""
         name = "feed_forward.experts"
@@ -515,8 +560,10 @@ class ModelConfig:
     def _problems_of_scores(self) -> Iterator[str]:
         """Contradictions between what knows places and what scores."""
         position = self.position
-        if position.kind == "rotary" and self.head_size % 2:
-            yield (f"position.kind 'rotary' turns pairs of numbers, so an odd head size of {self.head_size} "
+        if self.latent is not None:
+            yield from self._problems_of_latents(self.latent)
+        if position.kind == "rotary" and self.turned_size % 2:
+            yield (f"position.kind 'rotary' turns pairs of numbers, so an odd head size of {self.turned_size} "
                    "cannot carry it: change shape.width, shape.heads or shape.head_size")
         if position.kind == "sinusoidal" and self.shape.width % 2:
             yield f"position.kind 'sinusoidal' fills pairs of numbers, so shape.width {self.shape.width} must be even"
@@ -534,8 +581,8 @@ class ModelConfig:
         if position.kind == "relative" and position.distance <= position.buckets // 2:
             yield (f"position.distance {position.distance} is no farther than the near half of position.buckets "
                    f"{position.buckets}: raise the distance or lower the buckets")
-        if not 0 < position.share <= 1 or (position.kind == "rotary" and round(self.head_size * position.share) % 2):
-            yield (f"position.share {position.share} of a head of {self.head_size} numbers must be an even count of "
+        if not 0 < position.share <= 1 or (position.kind == "rotary" and round(self.turned_size * position.share) % 2):
+            yield (f"position.share {position.share} of a head of {self.turned_size} numbers must be an even count of "
                    "them, above none")
         if position.offset < 0:
             yield f"position.offset is {position.offset}, but must be at least 0"

@@ -56,6 +56,12 @@ def block_products(config: ModelConfig, layer: int = 0) -> int:
     mixing = width * config.head_size * (2 * heads + 2 * shared)
     if config.mixer.kind != "attention":
         mixing = recurrent_products(config)
+    if (latent := config.latent) is not None:
+        queries, value = heads * config.head_size, latent.values or config.head_size
+        opened = config.head_size - latent.rotary + value
+        mixing = (queries * width if latent.queries is None else latent.queries * (width + queries)) + (
+            width * (latent.keys + latent.rotary) + latent.keys * heads * opened
+            + heads * value * width)
     experts = config.experts_of(layer)
     if experts is None:
         return mixing + {"gated": 3, "plain": 2, "none": 0}[config.feed_forward.kind] * width * config.inner
@@ -146,7 +152,8 @@ def _beside(config: ModelConfig, companion: Companion, visibility: Visibility, t
 
 def _pairs(config: ModelConfig, pairs: float) -> float:
     """Scores and the values they weigh, for so many pairs of tokens."""
-    return 4.0 * pairs * config.shape.heads * config.head_size
+    value = config.head_size if config.latent is None else config.latent.values or config.head_size
+    return 2.0 * pairs * config.shape.heads * (config.head_size + value)
 
 
 def allowed(visibility: Visibility, length: int) -> float:

@@ -129,17 +129,20 @@ class Store:
 
     Args:
         ring: slots of a ring; none keeps every token.
+        shared: one vector is key and value (a latent); values given are not kept.
     """
 
     takes_back = True
     """Whether tokens can be taken back."""
 
     def __init__(self, documents: int, heads: int, capacity: int, width: int, dtype: torch.dtype,
-                 device: torch.device, ring: int | None = None, numbers: Numbers = "exact") -> None:
+                 device: torch.device, ring: int | None = None, numbers: Numbers = "exact", shared: bool = False
+                 ) -> None:
         self.ring = ring
         made = Int8 if numbers == "int8" else Exact
         slots = capacity if ring is None else min(ring, capacity)
-        self.kept = tuple(made(documents, heads, slots, width, dtype, device) for _ in range(2))
+        self.kept = tuple(made(documents, heads, slots, width, dtype, device)
+                          for _ in range(1 if shared else 2))
         self.step = Step(True, documents, 0, 0, slice(0, 0))
 
     @property
@@ -150,7 +153,7 @@ class Store:
     @property
     def values(self) -> Tensor:
         """(B, K, capacity, D) as they lie in memory."""
-        return self.kept[1].tensors[0]
+        return self.kept[-1].tensors[0]
 
     @property
     def first(self) -> bool:
@@ -160,7 +163,7 @@ class Store:
     def extend(self, keys: Tensor, values: Tensor) -> Kept:
         """Keep the rows (N, K, D) of new tokens; returns what all may be looked at by the plan of this call."""
         step = self.step
-        told = keys.detach(), values.detach()
+        told = (keys.detach(), values.detach())[:len(self.kept)]
         beside: list[Tensor] = []
         if step.laid_out is not None:
             # several new tokens may lie over those that the first of them still sees: look before writing
@@ -171,10 +174,11 @@ class Store:
         for buffer, rows in zip(self.kept, told, strict=True):
             buffer.write(rows if step.rows is None else rows.index_select(0, step.rows), step.where, step.batch)
         if beside:
-            return Kept(*beside)
+            return Kept(beside[0], beside[-1])
         if step.first:
             return Kept(self.keys, self.values)
-        return Kept(*(buffer.read(step.batch, step.used) for buffer in self.kept))
+        read = [buffer.read(step.batch, step.used) for buffer in self.kept]
+        return Kept(read[0], read[-1])
 
     def resize(self, documents: int, capacity: int) -> None:
         """Room for so many documents of so many tokens."""

@@ -13,6 +13,7 @@ from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig, Scaling
 from bothways.model.experts import MixedFeedForward, Routing
 from bothways.model.feed_forward import make_feed_forward
+from bothways.model.latent_attention import LatentAttention
 from bothways.model.mamba import MIXERS
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
 from bothways.model.neighbours import Neighbours
@@ -37,7 +38,8 @@ class Block(nn.Module):
         width, experts = config.shape.width, config.experts_of(layer)
         self.place, self.dropout, self.parallel = config.norm.place, config.dropout, config.parallel
         self.attention_norm = None if layer == 0 and not config.norm.first else make_norm(config, width)
-        self.attention = SelfAttention(config)
+        self.attention = (SelfAttention(config) if config.latent is None
+                          else LatentAttention(config, config.latent))
         if crosses:
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
         if not self.parallel:
@@ -239,7 +241,8 @@ class Tower(nn.Module):
             return Places(distances=self.distances(farthest) if self.distances is not None
                           else cast(DistanceWaves, self.waves)(farthest, states))
         if config.position.kind == "rotary":
-            return Places(turn=rotary_table(positions, config.head_size, base, states, config.position.share, scaling))
+            size, share = config.turned_size, config.position.share
+            return Places(turn=rotary_table(positions, size, base, states, share, scaling))
         return Places(bias=self.relative) if config.position.kind == "relative" else Places()
 
 
