@@ -93,7 +93,7 @@ class LatentAttention(nn.Module):
     def _among(self, queries: Tensor, latents: Tensor, plan: Plan, fewer: bool) -> Tensor:
         """What queries read of the tokens of this call: (N, H, value size)."""
         keys, values = self._keys_and_values(latents.squeeze(1))
-        kind, queries = scoring(self.config, None, self.training), self._filled(queries)
+        kind, queries = scoring(self.config, (), self.training), self._filled(queries)
         if fewer:
             return attend(queries, torch.cat((keys, values), dim=1), plan, kind)[..., :self.value]
         return attend(torch.cat((queries, keys, values), dim=1), None, plan, kind)[..., :self.value]
@@ -115,7 +115,7 @@ class LatentAttention(nn.Module):
         to_keys, to_values = opening.split([self.plain, self.value], dim=1)
         plain, turned = queries.split([self.plain, self.turned], dim=-1)
         asking = torch.cat((torch.einsum("nhp,hpr->nhr", plain, to_keys), turned), dim=-1)
-        read = attend(asking, Kept(latents, latents), plan, scoring(self.config, None, self.training))
+        read = attend(asking, Kept(latents, latents), plan, scoring(self.config, (), self.training))
         return torch.einsum("nhr,hvr->nhv", read[..., :self.rank], to_values)
 
     def _opened(self, queries: Tensor, latents: Tensor, plan: Plan) -> Tensor:
@@ -123,4 +123,4 @@ class LatentAttention(nn.Module):
         end = max((call.first_key + call.keys for call in plan.calls), default=0)
         keys, values = self._keys_and_values(latents[:, 0, :end])
         kept = Kept(keys.transpose(1, 2), values.transpose(1, 2))
-        return attend(self._filled(queries), kept, plan, scoring(self.config, None, self.training))[..., :self.value]
+        return attend(self._filled(queries), kept, plan, scoring(self.config, (), self.training))[..., :self.value]
