@@ -1,0 +1,129 @@
+"""Every published family at one size: the largest difference of logits, and how fast ours reads beside `transformers`.
+
+    python benchmarks/families.py --rounds 9
+    python benchmarks/families.py --only bert,mamba
+
+Both libraries read the same folder: 4 layers, 256 wide, 8 texts of 128 tokens, float32, no gradients, all logits. The
+peer attends by its fastest way (PyTorch's fused attention where it has that, else written out). The table of
+docs/families.md is printed from the result by docs/families_table.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+import bothways
+import peers
+from bothways.families import KNOWN, Family
+from bothways.families.settings import to_data
+
+VOCABULARY, BATCH, LENGTH = 8192, 8, 128
+USUAL = {"vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
+         "num_attention_heads": 4, "max_position_embeddings": 512}
+OPENAI = {"vocab_size": VOCABULARY, "n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 512}
+TWO = {"vocab_size": VOCABULARY, "d_model": 256, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1024,
+       "decoder_ffn_dim": 1024, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+       "max_position_embeddings": 512}
+GROUPED = {**USUAL, "num_key_value_heads": 2, "head_dim": 64}
+SIZES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("gpt2", "openai-gpt"), OPENAI), "gptj": {**OPENAI, "rotary_dim": 32},
+    "gpt_neo": {"vocab_size": VOCABULARY, "hidden_size": 256, "num_layers": 4, "num_heads": 4,
+                "max_position_embeddings": 512, "attention_types": [[["global", "local"], 2]], "window_size": 64},
+    "t5": {"vocab_size": VOCABULARY, "d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_heads": 4},
+    **dict.fromkeys(("bart", "plbart"), TWO),
+    "mamba": {"vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 4},
+    "mamba2": {"vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 64,
+               "n_groups": 1, "state_size": 64},
+    "xlnet": {"vocab_size": VOCABULARY, "d_model": 256, "n_layer": 4, "n_head": 4, "d_inner": 1024},
+    "distilbert": {"vocab_size": VOCABULARY, "dim": 256, "n_layers": 4, "n_heads": 4, "hidden_dim": 1024},
+    "albert": {**USUAL, "embedding_size": 128}, "electra": {**USUAL, "embedding_size": 128},
+    **{name: {**USUAL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 64}
+       for name in ("deberta", "deberta-v2")},
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "glm", "glm4", "eurobert", "cohere",
+                     "nanochat"), GROUPED),
+    **{name: {**GROUPED, "num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2,
+              "moe_intermediate_size": 512} for name in ("mixtral", "qwen3_moe")},
+}
+"""Sizes under the names each config has for them; others take the usual ones."""
+
+
+def published(family: Family) -> Any | None:
+    """A model of the class with random weights, large enough that a wrong map would show; none if there is no class."""
+    if not hasattr(transformers, family.architecture):
+        return None
+    try:
+        config = transformers.AutoConfig.for_model(family.model_type, **SIZES.get(family.model_type, USUAL))
+    except ValueError:
+        return None
+    torch.manual_seed(0)
+    model = getattr(transformers, family.architecture)(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.02)
+    return model
+
+
+def compared(family: Family, rounds: int) -> dict[str, Any] | None:
+    """One family's entry of the result, or none where the peer has no such class."""
+    theirs = published(family)
+    if theirs is None:
+        return None
+    ids, source = (torch.randint(10, VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(seed))
+                   for seed in (0, 1))
+    two = family.direction == "two towers"
+    given = {"input_ids": source, "decoder_input_ids": ids} if two else {"input_ids": ids}
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        ours = bothways.from_pretrained(folder)
+
+    def peer() -> Tensor:
+        output = theirs(**given)
+        return output.logits if hasattr(output, "logits") else output.prediction_logits
+
+    def own() -> Tensor:
+        return ours.logits(ids, source=source if two else None)
+    with torch.no_grad():
+        reference = peer()
+        difference = ((own() - reference).abs().max() / reference.abs().max()).item()
+        steps: dict[str, Callable[[], object]] = {"peer": peer, "ours": own}
+        seconds = peers.interleave(steps, rounds, warm=2, per_round=1)
+    return {"difference": difference, "faster": peers.ratio(seconds["peer"], seconds["ours"]),
+            "ours_ms": 1000 * statistics.median(seconds["ours"]), "config": to_data(ours.config),
+            "attention": getattr(theirs.config, "_attn_implementation", None)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="families by their model_type, separated by commas")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    transformers.logging.set_verbosity_error()
+    wanted = [name for name in arguments.only.split(",") if name]
+    found: dict[str, Any] = {}
+    for name, family in KNOWN.items():
+        if wanted and name not in wanted:
+            continue
+        entry = compared(family, arguments.rounds)
+        if entry is None:
+            print(f"{name:15}  no class in transformers {transformers.__version__}")
+            continue
+        found[name] = entry
+        print(f"{name:15}  difference {entry['difference']:.1e}  {entry['faster']} times as fast  "
+              f"({entry['ours_ms']:.1f} ms, peer's attention: {entry['attention']})", flush=True)
+    if not wanted:
+        print("written to", peers.save("families", {"peer": f"transformers {transformers.__version__}",
+                                                    "rounds": arguments.rounds, "families": found}))
+
+
+if __name__ == "__main__":
+    main()
