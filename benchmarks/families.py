@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "mamba": {"vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 4},
     "mamba2": {"vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 4, "num_heads": 8, "head_dim": 64,
                "n_groups": 1, "state_size": 64},
-    "xlnet": {"vocab_size": VOCABULARY, "d_model": 256, "n_layer": 4, "n_head": 4, "d_inner": 1024},
+    "xlnet": {"vocab_size": VOCABULARY, "d_model": 256, "n_layer": 4, "n_head": 4, "d_inner": 1024, "mem_len": None},
     "distilbert": {"vocab_size": VOCABULARY, "dim": 256, "n_layers": 4, "n_heads": 4, "hidden_dim": 1024},
     "albert": {**USUAL, "embedding_size": 128}, "electra": {**USUAL, "embedding_size": 128},
     **{name: {**USUAL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 64}
@@ -51,6 +51,11 @@ SIZES: dict[str, dict[str, Any]] = {
                      "nanochat"), GROUPED),
     **{name: {**GROUPED, "num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2,
               "moe_intermediate_size": 512} for name in ("mixtral", "qwen3_moe")},
+    **{name: {**USUAL, "num_key_value_heads": 4, "q_lora_rank": 64, "kv_lora_rank": 64, "qk_rope_head_dim": 32,
+              "qk_nope_head_dim": 32, "v_head_dim": 64, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1,
+              "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 512, "first_k_dense_replace": 1}
+       for name in ("deepseek_v2", "deepseek_v3")},
+    "t5gemma": {"vocab_size": VOCABULARY, "encoder": GROUPED, "decoder": GROUPED},
 }
 """Sizes under the names each config has for them; others take the usual ones."""
 
