@@ -24,8 +24,11 @@ import bothways
 import peers
 from bothways.families import KNOWN, Family
 from bothways.families.settings import to_data
+from bothways.visibility import bidirectional, causal
 
 VOCABULARY, BATCH, LENGTH = 8192, 8, 128
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "cls_token_id": 4,
+           "sep_token_id": 5, "mask_token_id": 6}
 USUAL = {"vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
          "num_attention_heads": 4, "max_position_embeddings": 512}
 OPENAI = {"vocab_size": VOCABULARY, "n_embd": 256, "n_layer": 4, "n_head": 4, "n_positions": 512}
@@ -65,7 +68,7 @@ def published(family: Family) -> Any | None:
     if not hasattr(transformers, family.architecture):
         return None
     try:
-        config = transformers.AutoConfig.for_model(family.model_type, **SIZES.get(family.model_type, USUAL))
+        config = transformers.AutoConfig.for_model(family.model_type, **SPECIAL, **SIZES.get(family.model_type, USUAL))
     except ValueError:
         return None
     torch.manual_seed(0)
@@ -93,8 +96,10 @@ def compared(family: Family, rounds: int) -> dict[str, Any] | None:
         output = theirs(**given)
         return output.logits if hasattr(output, "logits") else output.prediction_logits
 
+    sees = bidirectional if family.direction == "bidirectional" else causal
+
     def own() -> Tensor:
-        return ours.logits(ids, source=source if two else None)
+        return ours.logits(ids, source=source if two else None, visibility=sees)
     with torch.no_grad():
         reference = peer()
         difference = ((own() - reference).abs().max() / reference.abs().max()).item()
@@ -113,6 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     wanted = [name for name in arguments.only.split(",") if name]
     found: dict[str, Any] = {}
     for name, family in KNOWN.items():
