@@ -162,7 +162,9 @@ class Model:
         rows = self._rows(ids, "ids")
         sources = None if source is None else self._rows(source, "source")
         facts = None if segments is None else self._segments(rows, segments)
-        return torch.stack(self._logits(rows, sources, visibility, ROW, facts))
+        # texts of one length keep their order, so their passes stand one behind the other
+        passes = [logits for _, logits in self._passes(rows, sources, visibility, ROW, facts)]
+        return (passes[0] if len(passes) == 1 else torch.cat(passes)).unflatten(0, (len(rows), -1))
 
     @torch.no_grad()
     def logits_of_each(self, ids: Sequence[Ids], source: Sequence[Ids] | None = None,
@@ -176,12 +178,17 @@ class Model:
             for each text, in order, (L_i, V).
         """
         sources = None if source is None else [self._rows(one, "source")[0] for one in source]
-        return self._logits([self._rows(one, "ids")[0] for one in ids], sources, visibility, batch_tokens)
+        rows = [self._rows(one, "ids")[0] for one in ids]
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
+        for group, logits in self._passes(rows, sources, visibility, batch_tokens):
+            for i, part in zip(group, logits.split([len(rows[i]) for i in group]), strict=True):
+                found[i] = part
+        return found
 
-    def _logits(self, rows: Sequence[np.ndarray], sources: Sequence[np.ndarray] | None,
+    def _passes(self, rows: Sequence[np.ndarray], sources: Sequence[np.ndarray] | None,
                 visibility: str | Visibility | None, budget: int,
-                facts: Sequence[Mapping[str, np.ndarray]] | None = None) -> list[Tensor]:
-        """Scores (L_i, V) of each text, those of like length read together."""
+                facts: Sequence[Mapping[str, np.ndarray]] | None = None) -> Iterator[tuple[list[int], Tensor]]:
+        """Texts of like length read together: which, and the scores (N, V) of all their tokens."""
         sees, two = self._visibility(visibility), self.config.stack == "two towers"
         if (sources is not None) != two:
             raise BothwaysError("this network has two towers: give what the other one reads as `source`" if two else
@@ -190,7 +197,6 @@ class Model:
             raise BothwaysError(f"ids hold {len(rows)} texts and source {len(sources)}: give one source for each text")
         others = [None] * len(rows) if sources is None else sources
         network, head = self.trained.network, self.objective.modes[0].head
-        found: list[Tensor] = [torch.empty(0)] * len(rows)
         lengths = [len(row) + (0 if other is None else len(other)) for row, other in zip(rows, others, strict=True)]
         for group in _groups(lengths, budget):
             # 1. every text a document of one row
@@ -200,10 +206,7 @@ class Model:
                               for i in group])
             # 2. one pass, by whoever names tokens
             packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
-            logits = self.objective.logits(network, network(packed.to(self.device)).states, head)
-            for i, part in zip(group, logits.split([len(rows[i]) for i in group]), strict=True):
-                found[i] = part
-        return found
+            yield group, self.objective.logits(network, network(packed.to(self.device)).states, head)
 
     # --- writing ---
 
