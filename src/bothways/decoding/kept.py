@@ -84,6 +84,7 @@ class StaleReader(KeptReader):
         self.starts: dict[int, tuple[Tensor, int]] = {}
 
     def states(self, texts: Sequence[Blanks], questions: Sequence[Example]) -> list[Tensor]:
+        """The states each question asks for, from the kept beginning of its text and its block."""
         # 1. a text whose block is another than last time is read from its beginning
         for text, question in zip(texts, questions, strict=True):
             places = torch.from_numpy(text.places)

@@ -21,7 +21,6 @@ class Mamba(Family):
     auto: ClassVar[str] = "AutoModelForCausalLM"
     direction: ClassVar[Direction] = "causal"
     objective: ClassVar[str] = "next-token"
-    kind: ClassVar[str] = "mamba"
     names: ClassVar[Table] = {
         "embedding": "backbone.embeddings",
         "tower.blocks.{i}.mixer_norm": f"{_BLOCK}norm",

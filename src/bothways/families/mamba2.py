@@ -16,7 +16,6 @@ class Mamba2(Mamba):
 
     model_type: ClassVar[str] = "mamba2"
     architecture: ClassVar[str] = "Mamba2ForCausalLM"
-    kind: ClassVar[str] = "mamba2"
     names: ClassVar[Table] = {
         **{ours: theirs for ours, theirs in Mamba.names.items() if not ours.endswith((".select", ".step"))},
         "tower.blocks.{i}.mixer.step_bias": f"{_BLOCK}mixer.dt_bias",

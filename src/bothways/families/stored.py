@@ -37,7 +37,6 @@ class Stored:
     stride: of its elements in those bytes; none where they simply follow each other.
     decode: makes the tensor of its bytes, (size,) uint8, where they are not its numbers (a quantised one).
     ready: the tensor itself, of a file that can only be read as a whole.
-    made: gives the tensor, one that stands in no file.
     """
 
     file: Path
@@ -48,14 +47,11 @@ class Stored:
     stride: tuple[int, ...] | None = None
     decode: Decode | None = None
     ready: Tensor | None = None
-    made: Callable[[], Tensor] | None = None
 
     def read(self) -> Tensor:
         """The tensor, in memory of its own (or the file's, where it was read as a whole)."""
         if self.ready is not None:
             return self.ready
-        if self.made is not None:
-            return self.made()
         if self.decode is not None:
             raw = np.empty(self.size, np.uint8)
             self._bytes_into(raw)
@@ -70,7 +66,7 @@ class Stored:
 
     def read_into(self, target: Tensor) -> None:
         """Fill `target`, of the same shape; without a copy on the way where format and layout agree."""
-        plain = all(other is None for other in (self.decode, self.stride, self.ready, self.made))
+        plain = all(other is None for other in (self.decode, self.stride, self.ready))
         same = target.dtype == self.dtype and target.is_contiguous() and target.device.type == "cpu"
         if plain and same:
             self._bytes_into(_as_bytes(target))

@@ -63,12 +63,6 @@ class Weights(Source):
             return tensors
         return cls({name: Stored(Path(), tuple(one.shape), one.dtype, ready=one) for name, one in tensors.items()}, "")
 
-    def derived(self, name: str, source: str, make: Callable[[Tensor], Tensor]) -> Weights:
-        """The same weights and one more, made of the one called `source` and of its shape."""
-        entry = self.stored[source]
-        more = Stored(entry.file, entry.shape, entry.dtype, made=lambda: make(entry.read()))
-        return Weights({**self.stored, name: more}, self.where)
-
     def renamed(self, change: Callable[[str], str]) -> Weights:
         """The same weights under other names."""
         return Weights({change(name): entry for name, entry in self.stored.items()}, self.where)
