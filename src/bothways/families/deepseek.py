@@ -89,6 +89,9 @@ class DeepSeekV3(Llama):
             if stored.get(name, only) != only:
                 raise BothwaysError(f"{where} sets {name} to {stored[name]}, but {self.architecture} is read with "
                                     f"{only} only")
+        if stored.get("head_dim") not in (None, stored["qk_rope_head_dim"]):
+            raise BothwaysError(f"{where} has head_dim {stored['head_dim']}, but it is the part that turns here, "
+                                f"qk_rope_head_dim {stored['qk_rope_head_dim']}")
         # 2. the block, with heads of both parts
         rotary, layers = int(stored["qk_rope_head_dim"]), int(stored["num_hidden_layers"])
         size = int(stored["qk_nope_head_dim"]) + rotary

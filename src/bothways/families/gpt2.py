@@ -10,7 +10,8 @@ from bothways.families.base import TRANSPOSED, Direction, Family, Names, Table, 
 from bothways.model.config import FeedForward, ModelConfig, Norm, Position, Shape
 
 READ = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh",
-        "gelu_fast": "gelu_tanh", "swish": "silu"}
+        "gelu_fast": "gelu_tanh", "swish": "silu", "relu2": "relu_squared", "quick_gelu": "quick_gelu",
+        "tanh": "tanh"}
 """Published names of activations, the usual one of each first, and ours."""
 
 

@@ -10,9 +10,11 @@ from bothways.families.base import Direction, Family, Table, demand
 from bothways.families.rotary import read_position, written_position
 from bothways.model.config import BIASED, FeedForward, ModelConfig, Norm, Shape
 
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu_squared": "relu2",
+               "quick_gelu": "quick_gelu", "tanh": "tanh"}
 """Our name of an activation and the published one."""
-READ = {**{theirs: ours for ours, theirs in ACTIVATIONS.items()}, "swish": "silu", "gelu_new": "gelu_tanh"}
+READ = {**{theirs: ours for ours, theirs in ACTIVATIONS.items()}, "swish": "silu", "gelu_new": "gelu_tanh",
+        "gelu_fast": "gelu_tanh"}
 """Published names of activations, and ours."""
 LOCAL = 128
 """What a config without narrow layers says of them."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Direction, Family, Table, demand
+from bothways.families.gpt2 import READ
 from bothways.model.config import FeedForward, Head, ModelConfig, Norm, Position, Shape
 
 _FEED_FORWARDS: dict[tuple[str, str], str] = {("gated", "gelu_tanh"): "gated-gelu", ("gated", "silu"): "gated-silu",
@@ -81,10 +82,15 @@ class T5(Family):
         demand(stored, ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"), where)
         if int(stored["num_layers"]) < 1:
             raise BothwaysError(f"{where} has num_layers {stored['num_layers']}, but it needs two towers")
-        published = stored.get("feed_forward_proj", "relu")
+        published = str(stored.get("feed_forward_proj", "relu"))
         kinds = {name: kind for kind, name in _FEED_FORWARDS.items()}
         if published not in kinds:
             raise BothwaysError(f"{where} has the unknown feed_forward_proj '{published}' {nearest(published, kinds)}")
+        kind, activation = kinds[published]
+        # what follows from that entry may be said again, and then it must agree
+        for name, follows in (("is_gated_act", kind == "gated"), ("dense_act_fn", activation)):
+            if (said := stored.get(name)) is not None and (READ.get(said) if isinstance(said, str) else said) != follows:
+                raise BothwaysError(f"{where} sets {name} to {said}, which contradicts feed_forward_proj '{published}'")
         width, heads, head_size = int(stored["d_model"]), int(stored["num_heads"]), int(stored["d_kv"])
         shape = Shape(int(stored["vocab_size"]), width, int(stored.get("num_decoder_layers") or stored["num_layers"]),
                       int(stored["num_layers"]), heads, None, None if head_size * heads == width else head_size,
@@ -92,7 +98,6 @@ class T5(Family):
         position = Position("relative", length=int(stored.get("n_positions") or 512),
                             buckets=int(stored.get("relative_attention_num_buckets", 32)),
                             distance=int(stored.get("relative_attention_max_distance", 128)))
-        kind, activation = kinds[published]
         scaled = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings") is not False)
         return ModelConfig(shape, position, Norm("rms", "before", float(stored.get("layer_norm_epsilon", 1e-6))),
                            FeedForward(kind, activation), tied=False, scale=1.0,  # type: ignore[arg-type]

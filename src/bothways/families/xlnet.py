@@ -10,10 +10,10 @@ from torch import Tensor
 from bothways.batch import Companion
 from bothways.errors import BothwaysError, nearest
 from bothways.families.base import Change, Direction, Family, Names, Table, demand
-from bothways.families.llama import READ
+from bothways.families.llama import ACTIVATIONS, READ
 from bothways.model.config import FeedForward, Head, ModelConfig, Norm, Position, Shape
 
-_PUBLISHED = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
+_PUBLISHED = {**ACTIVATIONS, "gelu_tanh": "gelu_new"}
 """Our name of an activation and the published one."""
 QUERIES = Companion("part", "query embedding")
 """What the rows of the second stream begin as."""

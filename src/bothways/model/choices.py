@@ -108,7 +108,7 @@ class Norm:
     """Whether the first block norms what its attention reads; a normed embedding needs none (ModernBERT)."""
 
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "quick_gelu", "tanh"]
 """Functions between two linear layers."""
 
 

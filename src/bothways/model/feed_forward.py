@@ -66,8 +66,14 @@ def relu_squared(inputs: Tensor) -> Tensor:
     return F.relu(inputs).square()
 
 
+def quick_gelu(inputs: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), GELU by a sigmoid (arXiv 1606.08415, section 2)."""
+    return inputs * torch.sigmoid(1.702 * inputs)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu, "gelu": F.gelu, "gelu_tanh": gelu_tanh, "relu": F.relu, "relu_squared": relu_squared}
+    "silu": F.silu, "gelu": F.gelu, "gelu_tanh": gelu_tanh, "relu": F.relu, "relu_squared": relu_squared,
+    "quick_gelu": quick_gelu, "tanh": torch.tanh}
 
 
 class GatedFeedForward(nn.Module):
@@ -131,6 +137,9 @@ _SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "gelu_tanh": lambda grad, x, out: torch.ops.aten.gelu_backward(grad, x, approximate="tanh", grad_input=out),
     "relu": lambda grad, x, out: torch.ops.aten.threshold_backward(grad, x, 0, grad_input=out),
     "relu_squared": lambda grad, x, out: torch.mul(grad, F.relu(x).mul_(2), out=out),
+    # x s(1.702 x) is silu(1.702 x) / 1.702, whose slope is that of silu at 1.702 x
+    "quick_gelu": lambda grad, x, out: torch.ops.aten.silu_backward(grad, 1.702 * x, grad_input=out),
+    "tanh": lambda grad, x, out: torch.ops.aten.tanh_backward(grad, torch.tanh(x), grad_input=out),
 }
 """Each activation's gradient, written in place: (gradient behind it, its input, where to)."""
 
