@@ -58,6 +58,8 @@ SIZES: dict[str, dict[str, Any]] = {
               "qk_nope_head_dim": 32, "v_head_dim": 64, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1,
               "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 512, "first_k_dense_replace": 1}
        for name in ("deepseek_v2", "deepseek_v3")},
+    "llama4_text": {**GROUPED, "intermediate_size": 512, "intermediate_size_mlp": 1024, "num_local_experts": 4,
+                    "attention_chunk_size": 64, "interleave_moe_layer_step": 2},
     "t5gemma": {"vocab_size": VOCABULARY, "encoder": GROUPED, "decoder": GROUPED},
 }
 """Sizes under the names each config has for them; others take the usual ones."""

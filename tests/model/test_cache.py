@@ -10,6 +10,7 @@ import torch
 from bothways.batch import Example, pack
 from bothways.errors import BothwaysError
 from bothways.model import Cache, LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.model.config import Temperature
 from bothways.sparse import global_tokens, random_links, strided
 from bothways.visibility import (
     bidirectional,
@@ -34,6 +35,7 @@ CONFIGS = {
     "relative": ModelConfig(SMALL, Position("relative", buckets=8, distance=20)),
     "disentangled": ModelConfig(SMALL, Position("disentangled", buckets=4, distance=9)),
     "transformer-xl": ModelConfig(SMALL, Position("transformer-xl", distance=5)),
+    "unturned layers": ModelConfig(SMALL, Position(where="RN", temperature=Temperature(0.5, 2)), reach="CG", chunk=3),
 }
 STEPS = {
     "even": [(5, 5, 5), (1, 1, 1), (1, 1, 1), (3, 3, 3), (1, 1, 1)],

@@ -10,7 +10,7 @@ import torch
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
-from bothways.model.config import Head
+from bothways.model.config import Head, Temperature
 from bothways.model.cost import head_products
 from bothways.model.fitted import fitted
 from bothways.model.render import Planner
@@ -76,6 +76,13 @@ def test_a_head_has_its_own_activation_and_bias() -> None:
     ({"head": Head(transform=True, activation="mish")}, "head.activation is 'mish'"),
     ({"norm": Norm("layer", "after", first=False)}, "norm.first is false"),
     ({"norm": Norm("layer", "before", first=False), "shape": Shape(40, 16, 2, 0, 2, distinct=1)}, "shape.distinct"),
+    ({"position": Position(where="X")}, "written with the letters R"),
+    ({"position": Position(where="RNRNR")}, "more layers than there are"),
+    ({"position": Position("learned", where="N")}, "leaves rotary places out"),
+    ({"position": Position(where="RN"), "shape": Shape(40, 16, 2, 0, 2, distinct=1)}, "differs between layers"),
+    ({"norm": Norm(query_key="turned")}, "but all do"), ({"norm": Norm(query_key_weight=False)}, "norms no queries"),
+    ({"position": Position(temperature=Temperature())}, "has no N"),
+    ({"position": Position(where="N", temperature=Temperature(0.1, 0))}, "a step of at least 1"),
 ])
 def test_contradictions(change: dict[str, object], phrase: str) -> None:
     with pytest.raises(BothwaysError, match=phrase):

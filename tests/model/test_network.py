@@ -10,7 +10,7 @@ import torch
 from bothways.batch import Ask, Example, pack
 from bothways.errors import BothwaysError
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
-from bothways.model.config import Convolution, Head
+from bothways.model.config import Convolution, Head, Temperature
 from bothways.visibility import bidirectional, causal, make_fields, prefix, window
 
 SMALL = Shape(64, 32, 3, heads=4, key_heads=2)
@@ -32,6 +32,8 @@ CONFIGS = {
     "decoded": ModelConfig(Shape(64, 32, 2, heads=4), Position("disentangled", buckets=0, distance=5, shared=True),
                            Norm("layer", "after"), head=Head(decoder=2), bias=True),
     "transformer-xl": ModelConfig(SMALL, Position("transformer-xl", distance=0), bias=True, qkv_bias="q"),
+    "unturned layers": ModelConfig(SMALL, Position(where="RN", temperature=Temperature(0.5, 2)), reach="CG", chunk=3,
+                                   norm=Norm(query_key="turned", query_key_weight=False)),
 }
 ONE_TOWER = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 

@@ -20,6 +20,7 @@ from bothways.families.gpt_neo import GptNeo
 from bothways.families.gptj import GptJ
 from bothways.families.llada import Llada
 from bothways.families.llama import Llama
+from bothways.families.llama4 import Llama4
 from bothways.families.mamba import Mamba
 from bothways.families.mamba2 import Mamba2
 from bothways.families.mistral import Mistral
@@ -41,7 +42,7 @@ __all__ = ["KNOWN", "Family", "family", "fitting", "obstacle"]
 
 KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llama(), Qwen3(), EuroBert(), T5(),
-    Mistral(), Qwen2(), Mixtral(), Qwen3Moe(), DeepSeekV2(), DeepSeekV3(),
+    Mistral(), Qwen2(), Mixtral(), Qwen3Moe(), DeepSeekV2(), DeepSeekV3(), Llama4(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(), T5Gemma(),
     Mamba(), Mamba2(),

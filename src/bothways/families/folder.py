@@ -32,6 +32,7 @@ from bothways.families.gguf_file import Gguf, gguf_in
 from bothways.families.gguf_tokenizer import settings_of, tokenizer_of
 from bothways.families.trained import Trained
 from bothways.families.weights import Source, Weights, open_weights, weights_file
+from bothways.families.wrapped import text_part, text_weights
 from bothways.model import LanguageModel, ModelConfig
 from bothways.objectives.base import Objective
 from bothways.text.tokenizer import Tokenizer
@@ -75,7 +76,8 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
 
     A run's folder stands for the `model` in it; a GGUF file, or a folder that holds one and nothing else, is read too.
 
-    A plain folder is taken to be trained by its family's objective: next-token, masked or span-corruption.
+    A plain folder is taken to be trained by its family's objective: next-token, masked or span-corruption. Of a model
+    that also sees pictures the language model is read.
 
     Raises:
         BothwaysError: a missing or truncated file, another format version, an unknown family; weights that are
@@ -85,7 +87,7 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     if (file := gguf_in(folder)) is not None:
         return _load_gguf(file, device, dtype)
     where = str(folder / "config.json")
-    stored = read_json(folder / "config.json")
+    stored, inside = text_part(read_json(folder / "config.json"), where)
     # 1. what it is
     block = stored.get(OWN)
     if block is None:
@@ -103,7 +105,7 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         family = None if block["layout"] == OWN else families.family(block["layout"], where)
         config, report = settings.from_data(block["model"], where), block.get("report", {})
     # 2. its weights say which parts there are; then its tokenizer, and its objective
-    found = open_weights(folder)
+    found = text_weights(open_weights(folder)) if inside else open_weights(folder)
     if block is not None:
         specs: Sequence[Mapping[str, object]] = (block["objective"],)
     else:

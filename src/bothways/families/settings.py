@@ -49,6 +49,8 @@ def choices(config: ModelConfig) -> dict[str, Any]:
              "position.scaling": _spoken(position.scaling),
              "latent": "none" if config.latent is None else "of keys and values",
              "feed_forward.experts": "dense" if config.feed_forward.experts is None else "a mixture",
+             "position.where": "".join("R" if config.turns(i) else "N" for i in range(layers)),
+             "position.temperature": "none" if position.temperature is None else "of unturned layers",
              "source_local": config.of_source.local,
              "companions": {one["name"]: one for one in flat["companions"]}}
     flat |= {"head.activation": config.head_activation, "head.dense_bias": config.head_dense_bias}
@@ -71,7 +73,8 @@ def choices(config: ModelConfig) -> dict[str, Any]:
     silent += ["position.length"] * (not tables and not (disentangled and position.absolute))
     silent += ["position.terms", "position.shared", "position.normed", "position.absolute"] * (not disentangled)
     silent += ["position.base"] * (position.kind not in ("rotary", "sinusoidal", "transformer-xl"))
-    silent += ["position.share"] * (position.kind != "rotary")
+    silent += ["position.share", "position.where"] * (position.kind != "rotary")
+    silent += ["norm.query_key_weight"] * (not config.norm.query_key or not config.norm.weight)
     silent += [name for name in flat if name.startswith("position.scaling.")]
     silent += ["position.local_base"] * (position.kind != "rotary" or "L" not in flat["reach"])
     silent += ["position.buckets"] * (position.kind not in ("relative", "disentangled"))

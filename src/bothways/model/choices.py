@@ -49,6 +49,17 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """Queries grow with their place, so that attention stays sharp among ever more keys (arXiv 2501.19399).
+
+    That at place t is multiplied by 1 + rise * ln(1 + floor((t + 1) / step)) (Llama 4's temperature tuning).
+    """
+
+    rise: float = 0.1
+    step: int = 8192
+
+
+@dataclass(frozen=True)
 class Position:
     """How a token knows its place."""
 
@@ -80,6 +91,10 @@ class Position:
     """The base of narrow layers, `base` when none (Gemma 3, arXiv 2503.19786; ModernBERT, arXiv 2412.13663)."""
     scaling: Scaling | None = None
     """How rotary angles are slowed down, except in layers that `local_base` gives a base of their own."""
+    where: str = "R"
+    """One letter a layer, tiled as `reach` is: R turns its queries and keys, N knows no places (Llama 4, SmolLM3)."""
+    temperature: Temperature | None = None
+    """How the queries of N layers grow with their place."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,10 @@ class Norm:
     kind: Literal["rms", "layer"] = "rms"
     place: Literal["before", "after", "both"] = "before"
     epsilon: float = 1e-6
-    query_key: bool = False
+    query_key: bool | Literal["turned"] = False
+    """In all layers, in none, or in those alone that turn their queries and keys (`position.where`)."""
+    query_key_weight: bool = True
+    """Whether the norms of queries and keys have a learned weight where others do (Llama 4's have none)."""
     bias: bool | None = None
     """Whether a layer norm adds one; as the network's `bias` when none."""
     embedding: bool | None = None

@@ -20,12 +20,13 @@ from bothways.model.choices import (
     Position,
     Scaling,
     Shape,
+    Temperature,
 )
 from bothways.model.problems import problems
 from bothways.visibility import Visibility, bidirectional, chunked, window
 
 __all__ = ["BIASED", "Activation", "Convolution", "Experts", "FeedForward", "Head", "LatentHeads", "Mixer",
-           "ModelConfig", "Norm", "Position", "Scaling", "Shape"]
+           "ModelConfig", "Norm", "Position", "Scaling", "Shape", "Temperature"]
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,18 @@ class ModelConfig:
         terms = len(self.position.terms) if self.position.kind == "disentangled" else 0
         return (self.head_size * (1 + terms)) ** -0.5 if self.scale is None else self.scale
 
-    def turning_of(self, layer: int) -> tuple[float, Scaling | None]:
-        """The base of rotary positions in layer `layer`, and how its angles are slowed down."""
+    def turns(self, layer: int) -> bool:
+        """Whether layer `layer` knows places, rotary ones; all layers know those of other kinds."""
+        return self.position.where[layer % len(self.position.where)] == "R"
+
+    def norms_queries(self, layer: int) -> bool:
+        """Whether layer `layer` norms its queries and keys."""
+        return self.turns(layer) if self.norm.query_key == "turned" else self.norm.query_key
+
+    def turning_of(self, layer: int) -> tuple[float, Scaling | None] | None:
+        """The base of rotary positions in layer `layer`, and how its angles are slowed down; none where it has none."""
+        if not self.turns(layer):
+            return None
         local = self.position.local_base
         narrow = self.reach[layer % len(self.reach)] != "G"
         return (self.position.base, self.position.scaling) if local is None or not narrow else (local, None)

@@ -18,7 +18,8 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
     towers = (f"{shape.source_layers} + {shape.layers} layers in two towers" if shape.source_layers
               else f"{shape.layers} layers in one tower")
     shared = "" if config.key_heads == shape.heads else f" sharing {config.key_heads} of keys"
-    normed = " and on queries and keys" if config.norm.query_key else ""
+    turned = "turned " if config.norm.query_key == "turned" else ""
+    normed = f" and on {turned}queries and keys" if config.norm.query_key else ""
     head = "head tied to the embedding" if config.tied else "head of its own"
     head = head if config.head.scores else "no head: states only"
     lines = [
@@ -27,7 +28,8 @@ def describe(config: ModelConfig, profile: Profile | None = None, length: int = 
         ("width", f"{shape.width}, {_mixing(config)}{shared}" + (
             f", {config.inner} inside the {config.feed_forward.kind} feed-forward ({config.feed_forward.activation})"
             if config.feed_forward.kind != "none" else "")),
-        ("places", config.position.kind),
+        ("places", config.position.kind + (f" in layers R of {config.position.where}" if "N" in config.position.where
+                                           else "")),
         ("norm", f"{config.norm.kind}, {config.norm.place} each layer{normed}"),
         ("vocabulary", f"{shape.vocabulary:,}, {head}"),
         ("parameters", f"{count['total']:,} in all, {count['non_embedding']:,} without embeddings, "

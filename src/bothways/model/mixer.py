@@ -12,7 +12,7 @@ from bothways.model.attention import Kept, Scoring, attend
 from bothways.model.config import ModelConfig
 from bothways.model.explicit import Turn
 from bothways.model.feed_forward import split
-from bothways.model.norm import make_norm
+from bothways.model.norm import query_key_norms
 from bothways.model.position import RelativeBias, rotate
 from bothways.model.render import Plan
 from bothways.model.stores import Store
@@ -20,11 +20,15 @@ from bothways.model.terms import ByDistance, DistanceProjections, Distances, Seg
 
 
 class Places(NamedTuple):
-    """What a tower knows of places in one call, shared by its layers: at most one of these."""
+    """What a tower knows of places in one call, shared by its layers: at most one of these.
+
+    `growth` (N, 1, 1) is what queries are multiplied with where nothing turns.
+    """
 
     turn: Turn | None = None
     bias: RelativeBias | None = None
     distances: Distances | None = None
+    growth: Tensor | None = None
 
 
 class SelfAttention(nn.Module):
@@ -34,7 +38,7 @@ class SelfAttention(nn.Module):
     layer makes of distances that its contents meet.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.config, self.heads = config, config.shape.heads
         self.sizes = [self.heads * config.head_size, *[config.key_heads * config.head_size] * 2]
@@ -49,8 +53,9 @@ class SelfAttention(nn.Module):
         elif config.position.kind == "transformer-xl":
             self.placed = SegmentsAndWaves(config)
         self.out = nn.Linear(self.sizes[0], config.shape.width, bias=config.biased("attention"))
-        if config.norm.query_key:
-            self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
+        self.normed = config.norms_queries(layer)
+        if self.normed:
+            self.query_norm, self.key_norm = query_key_norms(config)
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
                 rows: Tensor | None = None, asking: Tensor | None = None) -> Tensor:
@@ -65,9 +70,11 @@ class SelfAttention(nn.Module):
             return self.out(self._look_for(asking, states, plan, kind, places, rows).flatten(-2))
         # 1. queries, keys and values by head: (N, H + 2 K, head size)
         fused = self._projected(states)
-        if self.config.norm.query_key:
+        if self.normed:
             queries, keys, values = fused.split([self.heads, *[self.config.key_heads] * 2], dim=1)
             fused = torch.cat((self.query_norm(queries), self.key_norm(keys), values), dim=1)
+        if places.growth is not None:
+            fused = torch.cat((fused[:, :self.heads] * places.growth, fused[:, self.heads:]), dim=1)
         # 2. look
         if store is None:
             read = attend(fused, None, plan, kind, places.turn)
@@ -127,8 +134,10 @@ class SelfAttention(nn.Module):
                   rows: Tensor | None) -> Tensor:
         """What asking states (R, D), those of `rows` or of all, read of all rows: (R, H, head size)."""
         queries, (keys, values) = self._projected(asking, 0, 1), self._projected(states, 1, 3).chunk(2, dim=1)
-        if self.config.norm.query_key:
+        if self.normed:
             queries, keys = self.query_norm(queries), self.key_norm(keys)
+        if places.growth is not None:
+            queries = queries * (places.growth if rows is None else places.growth.index_select(0, rows))
         if places.turn is not None:
             cosine, sine = places.turn
             turn = places.turn if rows is None else (cosine.index_select(0, rows), sine.index_select(0, rows))
@@ -162,7 +171,7 @@ class CrossAttention(nn.Module):
         self.kv: nn.Linear | None = nn.Linear(config.shape.width, 2 * shared, bias=config.biased("queries"))
         self.out = nn.Linear(size, config.shape.width, bias=config.biased("attention"))
         if config.norm.query_key:
-            self.query_norm, self.key_norm = make_norm(config, config.head_size), make_norm(config, config.head_size)
+            self.query_norm, self.key_norm = query_key_norms(config)
 
     def told(self, source: Tensor) -> Tensor:
         """States (M, D) of the other tower as keys, then values: (M, 2 K, head size)."""

@@ -67,8 +67,15 @@ class _RMSNorm(torch.autograd.Function):
         return torch.addcmul((grad * weight).mul_(scale), states, shared.to(states.dtype)), weight_grad, None
 
 
-def make_norm(config: ModelConfig, width: int) -> nn.Module:
-    """The norm the config chooses, over vectors of `width` numbers."""
+def make_norm(config: ModelConfig, width: int, weighted: bool = True) -> nn.Module:
+    """The norm the config chooses, over vectors of `width` numbers; without a weight where it is not `weighted`."""
+    weighted = weighted and config.norm.weight
     if config.norm.kind == "layer":
-        return nn.LayerNorm(width, config.norm.epsilon, config.norm.weight, config.norm_bias)
-    return RMSNorm(width, config.norm.epsilon, config.norm.centred, config.norm.weight)
+        return nn.LayerNorm(width, config.norm.epsilon, weighted, config.norm_bias)
+    return RMSNorm(width, config.norm.epsilon, config.norm.centred, weighted)
+
+
+def query_key_norms(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+    """The norms of queries and of keys, over one head."""
+    one, other = (make_norm(config, config.head_size, config.norm.query_key_weight) for _ in range(2))
+    return one, other

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bothways.errors import BothwaysError
-from bothways.model.config import ModelConfig, Scaling
+from bothways.model.config import ModelConfig, Scaling, Temperature
 from bothways.model.render import Call
 
 
@@ -83,6 +83,19 @@ def rotate(heads: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     cosine, sine = table
     first, second = heads.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+def query_growth(positions: Tensor, temperature: Temperature | None, like: Tensor) -> Tensor | None:
+    """What queries of layers without places are multiplied with, (N, 1, 1); nothing without a temperature.
+
+    Args:
+        positions: (N,) int64 on the CPU.
+        like: gives the dtype and the device.
+    """
+    if temperature is None:
+        return None
+    steps = torch.div(positions + 1, temperature.step, rounding_mode="floor")
+    return (1 + temperature.rise * torch.log1p(steps.double())).to(like.device, like.dtype).view(-1, 1, 1)
 
 
 class LearnedPositions(nn.Module):

@@ -211,6 +211,7 @@ def _of_scores(config: ModelConfig) -> Iterator[str]:
     if not 0 < position.share <= 1 or (position.kind == "rotary" and round(config.turned_size * position.share) % 2):
         yield (f"position.share {position.share} of a head of {config.turned_size} numbers must be an even count of "
                "them, above none")
+    yield from _of_unturned(config)
     if position.offset < 0:
         yield f"position.offset is {position.offset}, but must be at least 0"
     if (scaling := position.scaling) is not None:
@@ -227,6 +228,33 @@ def _of_scores(config: ModelConfig) -> Iterator[str]:
         yield f"position.length is {position.length}, but must be at least 1"
     if config.soft_cap is not None and config.soft_cap <= 0:
         yield f"soft_cap is {config.soft_cap}, but must be above 0"
+
+
+def _of_unturned(config: ModelConfig) -> Iterator[str]:
+    """Contradictions between the layers that turn queries and keys and those that do not."""
+    position, most = config.position, max(config.shape.layers, config.shape.source_layers)
+    if not position.where or set(position.where) - set("RN"):
+        yield f"position.where is '{position.where}', but is written with the letters R (rotary) and N (no places)"
+        return
+    if len(position.where) > most:
+        yield f"position.where '{position.where}' speaks of more layers than there are: shorten it or add layers"
+    unturned = "N" in position.where
+    if unturned and (position.kind != "rotary" or config.latent is not None or config.shape.source_layers):
+        yield (f"position.where '{position.where}' leaves rotary places out of layers of one tower: use position.kind "
+               "'rotary', no latent and no shape.source_layers, or R alone")
+    if len(set(position.where)) > 1 and config.shape.distinct is not None:
+        yield f"position.where '{position.where}' differs between layers, which shape.distinct shares: choose one"
+    if config.norm.query_key == "turned" and not unturned:
+        yield "norm.query_key 'turned' speaks of the layers that turn, but all do: use true, or position.where"
+    if not config.norm.query_key_weight and not config.norm.query_key:
+        yield "norm.query_key_weight is false, but norm.query_key norms no queries: change one of them"
+    if position.temperature is not None:
+        if not unturned:
+            yield (f"position.temperature is for layers that turn nothing, but position.where '{position.where}' "
+                   "has no N: change one of them")
+        if position.temperature.step < 1 or position.temperature.rise < 0:
+            yield (f"position.temperature has step {position.temperature.step} and rise {position.temperature.rise}, "
+                   "but needs a step of at least 1 and a rise of at least 0")
 
 
 def _of_distances(config: ModelConfig) -> Iterator[str]:

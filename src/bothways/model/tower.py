@@ -18,7 +18,13 @@ from bothways.model.mamba import MIXERS
 from bothways.model.mixer import CrossAttention, Places, SelfAttention
 from bothways.model.neighbours import Neighbours
 from bothways.model.norm import make_norm
-from bothways.model.position import LearnedPositions, RelativeBias, SinusoidalPositions, rotary_table
+from bothways.model.position import (
+    LearnedPositions,
+    RelativeBias,
+    SinusoidalPositions,
+    query_growth,
+    rotary_table,
+)
 from bothways.model.recurrent import Lanes, State, make_lanes
 from bothways.model.render import Plan, Planner
 from bothways.model.stores import Store
@@ -38,7 +44,7 @@ class Block(nn.Module):
         width, experts = config.shape.width, config.experts_of(layer)
         self.place, self.dropout, self.parallel = config.norm.place, config.dropout, config.parallel
         self.attention_norm = None if layer == 0 and not config.norm.first else make_norm(config, width)
-        self.attention = (SelfAttention(config) if config.latent is None
+        self.attention = (SelfAttention(config, layer) if config.latent is None
                           else LatentAttention(config, config.latent))
         if crosses:
             self.cross_norm, self.cross = make_norm(config, width), CrossAttention(config)
@@ -174,12 +180,12 @@ class Tower(nn.Module):
         if self.recurrent:
             states = self._recur(hidden, fields, visibility, cache, rows)
             return states if self.norm is None else self.norm(states), hidden
-        known: dict[tuple[float, Scaling | None], Places] = {}
+        known: dict[tuple[float, Scaling | None] | None, Places] = {}
         # 2. blocks
         for i in range(self.layers):
             turning = self.config.turning_of(i)
             if turning not in known:
-                known[turning] = self._places(states, fields["position"], *turning)
+                known[turning] = self._places(states, fields["position"], turning)
             chosen = rows if i == self.layers - 1 else None
             sees = _reaching(visibility, self.config, i)
             if cache is not None:
@@ -232,9 +238,11 @@ class Tower(nn.Module):
             asking = self.block(self.layers - 1)(states, plan, places, rows=rows, heard=heard, asking=asking)
         return asking
 
-    def _places(self, states: Tensor, positions: Tensor, base: float, scaling: Scaling | None) -> Places:
+    def _places(self, states: Tensor, positions: Tensor, turning: tuple[float, Scaling | None] | None) -> Places:
         """What layers that turn like this know of places."""
         config = self.config
+        if turning is None:
+            return Places(growth=query_growth(positions, config.position.temperature, states))
         if self.distances is not None or self.waves is not None:
             # no distance is larger than the largest place
             farthest = int(positions.max()) if len(positions) else 0
@@ -242,7 +250,7 @@ class Tower(nn.Module):
                           else cast(DistanceWaves, self.waves)(farthest, states))
         if config.position.kind == "rotary":
             size, share = config.turned_size, config.position.share
-            return Places(turn=rotary_table(positions, size, base, states, share, scaling))
+            return Places(turn=rotary_table(positions, size, turning[0], states, share, turning[1]))
         return Places(bias=self.relative) if config.position.kind == "relative" else Places()
 
 
