@@ -1,4 +1,4 @@
-"""Every activation, plain and gated: its value by its formula, its gradient by differences, its name in published files."""
+"""Every activation, plain and gated: value by formula, gradient by differences, and its names in published files."""
 
 from __future__ import annotations
 

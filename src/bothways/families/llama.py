@@ -10,8 +10,8 @@ from bothways.families.base import Direction, Family, Table, demand
 from bothways.families.rotary import read_position, written_position
 from bothways.model.config import BIASED, FeedForward, ModelConfig, Norm, Shape
 
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu_squared": "relu2",
-               "quick_gelu": "quick_gelu", "tanh": "tanh"}
+ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu",
+               "relu_squared": "relu2", "quick_gelu": "quick_gelu", "tanh": "tanh"}
 """Our name of an activation and the published one."""
 READ = {**{theirs: ours for ours, theirs in ACTIVATIONS.items()}, "swish": "silu", "gelu_new": "gelu_tanh",
         "gelu_fast": "gelu_tanh"}

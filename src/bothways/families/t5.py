@@ -89,7 +89,8 @@ class T5(Family):
         kind, activation = kinds[published]
         # what follows from that entry may be said again, and then it must agree
         for name, follows in (("is_gated_act", kind == "gated"), ("dense_act_fn", activation)):
-            if (said := stored.get(name)) is not None and (READ.get(said) if isinstance(said, str) else said) != follows:
+            said = stored.get(name)
+            if said is not None and (READ.get(said) if isinstance(said, str) else said) != follows:
                 raise BothwaysError(f"{where} sets {name} to {said}, which contradicts feed_forward_proj '{published}'")
         width, heads, head_size = int(stored["d_model"]), int(stored["num_heads"]), int(stored["d_kv"])
         shape = Shape(int(stored["vocab_size"]), width, int(stored.get("num_decoder_layers") or stored["num_layers"]),
