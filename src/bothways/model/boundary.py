@@ -10,6 +10,7 @@ from bothways.batch import Companion
 from bothways.errors import BothwaysError
 from bothways.model.config import ModelConfig
 from bothways.model.norm import make_norm
+from bothways.model.product import Linear
 
 
 class Boundary(nn.Module):
@@ -24,8 +25,8 @@ class Boundary(nn.Module):
             raise BothwaysError(f"the head '{companion.name}' knows {companion.size} places, but needs at least 1")
         width = config.shape.width
         self.place = nn.Embedding(companion.size, width)
-        self.first, self.first_norm = nn.Linear(3 * width, width), make_norm(config, width)
-        self.second, self.second_norm = nn.Linear(width, width), make_norm(config, width)
+        self.first, self.first_norm = Linear(3 * width, width), make_norm(config, width)
+        self.second, self.second_norm = Linear(width, width), make_norm(config, width)
 
     def forward(self, left: Tensor, right: Tensor, places: Tensor) -> Tensor:
         """States (T, D) before and after the spans, and places (T,) inside them from 0, to (T, D).

@@ -16,6 +16,7 @@ from bothways.model.critic import Critic
 from bothways.model.feed_forward import ACTIVATIONS
 from bothways.model.generator import Delta, Generator
 from bothways.model.latent import Latent
+from bothways.model.product import Linear
 from bothways.visibility import Fields
 
 
@@ -24,7 +25,7 @@ class Pooler(nn.Module):
 
     def __init__(self, companion: Companion, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.shape.width, config.shape.width)
+        self.dense = Linear(config.shape.width, config.shape.width)
 
     def pooled(self, states: Tensor) -> Tensor:
         """(T, D) to (T, D)."""
@@ -42,7 +43,7 @@ class Classes(Pooler):
         super().__init__(companion, config)
         if companion.size < 2:
             raise BothwaysError(f"the head '{companion.name}' has {companion.size} classes, but needs at least 2")
-        self.classes = nn.Linear(config.shape.width, companion.size)
+        self.classes = Linear(config.shape.width, companion.size)
 
     def forward(self, states: Tensor) -> Tensor:
         """(T, D) to (T, C)."""
@@ -60,8 +61,8 @@ class Verdict(nn.Module):
         super().__init__()
         if companion.size != 2:
             raise BothwaysError(f"the head '{companion.name}' has {companion.size} classes, but a verdict has 2")
-        self.dense = nn.Linear(config.shape.width, config.shape.width)
-        self.score = nn.Linear(config.shape.width, 1)
+        self.dense = Linear(config.shape.width, config.shape.width)
+        self.score = Linear(config.shape.width, 1)
         self.activation = config.feed_forward.activation
 
     def forward(self, states: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bothways.batch import Companion
 from bothways.model.config import ModelConfig
 from bothways.model.generator import narrowed
+from bothways.model.product import Linear
 from bothways.model.render import Planner
 from bothways.model.tower import Tower
 from bothways.visibility import Fields, same_document
@@ -24,7 +25,7 @@ class Critic(nn.Module):
         shape = self.config.shape
         self.table = nn.Embedding(shape.vocabulary, shape.width)
         self.tower = Tower(self.config, shape.layers)
-        self.verdict = nn.Linear(shape.width, 1)
+        self.verdict = Linear(shape.width, 1)
 
     def forward(self, tokens: Tensor, fields: Fields) -> Tensor:
         """The logit of "real" for each document, (B,).

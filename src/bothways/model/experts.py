@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bothways.model.config import Experts, ModelConfig
 from bothways.model.feed_forward import GatedFeedForward, gated
+from bothways.model.product import product
 
 
 class Routing(NamedTuple):
@@ -45,7 +45,7 @@ class Router(nn.Module):
     def forward(self, states: Tensor) -> Routing:
         """(N, D) to the routing of N tokens; in float32, whatever the states are."""
         experts = self.experts
-        logits = F.linear(states.float(), self.weight.float())
+        logits = product(states.float(), self.weight.float())
         scores = logits.softmax(dim=-1) if experts.score == "softmax" else logits.sigmoid()
         # 1. the choice, which only sees the groups that are best for a token
         worth = scores.detach() + self.correction.float() if experts.correction else scores.detach()
@@ -128,7 +128,7 @@ class MixedFeedForward(nn.Module):
         return mixed if self.shared is None else mixed + self.shared(states)
 
     def _expert(self, states: Tensor, up_gate: Tensor, down: Tensor) -> Tensor:
-        return F.linear(gated(F.linear(states, up_gate), self.activation), down)
+        return product(gated(product(states, up_gate), self.activation), down)
 
 
 def loads(heard: list[Routing], balance: float = 0.0) -> dict[str, Tensor]:

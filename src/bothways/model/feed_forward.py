@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bothways.model.config import ModelConfig
+from bothways.model.product import Linear
 
 CHUNK = 1 << 17
 """Numbers worked on at a time where many small steps follow each other: they stay in the cache."""
@@ -83,8 +84,8 @@ class GatedFeedForward(nn.Module):
         """`inner` is the config's when none."""
         super().__init__()
         biased, inner = config.biased("feed_forward"), inner or config.inner
-        self.up_gate: nn.Linear | None = nn.Linear(config.shape.width, 2 * inner, bias=biased)
-        self.down = nn.Linear(inner, config.shape.width, bias=biased)
+        self.up_gate: Linear | None = Linear(config.shape.width, 2 * inner, bias=biased)
+        self.down = Linear(inner, config.shape.width, bias=biased)
         self.activation = config.feed_forward.activation
 
     def forward(self, states: Tensor) -> Tensor:
@@ -150,8 +151,8 @@ class PlainFeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         biased = config.biased("feed_forward")
-        self.up = nn.Linear(config.shape.width, config.inner, bias=biased)
-        self.down = nn.Linear(config.inner, config.shape.width, bias=biased)
+        self.up = Linear(config.shape.width, config.inner, bias=biased)
+        self.down = Linear(config.inner, config.shape.width, bias=biased)
         self.activation = ACTIVATIONS[config.feed_forward.activation]
 
     def forward(self, states: Tensor) -> Tensor:
@@ -164,12 +165,12 @@ def make_feed_forward(config: ModelConfig) -> GatedFeedForward | PlainFeedForwar
     return GatedFeedForward(config) if config.feed_forward.kind == "gated" else PlainFeedForward(config)
 
 
-def split(fused: nn.Linear, sizes: list[int]) -> list[nn.Linear]:
+def split(fused: Linear, sizes: list[int]) -> list[Linear]:
     """One projection as several with the same weights: outputs of the given sizes, in order."""
     parts = []
     biases = [None] * len(sizes) if fused.bias is None else fused.bias.split(sizes)
     for weight, bias in zip(fused.weight.split(sizes), biases, strict=True):
-        part = nn.Linear(fused.in_features, len(weight), bias=bias is not None, device="meta")
+        part = Linear(fused.in_features, len(weight), bias=bias is not None, device="meta")
         part.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
         if bias is not None:
             part.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)

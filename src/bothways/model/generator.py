@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from bothways.batch import Companion, Example
 from bothways.model.config import ModelConfig
 from bothways.model.norm import make_norm
+from bothways.model.product import Linear, product
 from bothways.model.render import Planner
 from bothways.model.tower import Tower
 
@@ -29,9 +30,9 @@ class Generator(nn.Module):
         wide, narrow = config.embedding_width, small.shape.width
         self.config = small
         self.table = nn.Embedding(config.shape.vocabulary, narrow) if own else None
-        self.entry = None if own else nn.Linear(wide, narrow)
+        self.entry = None if own else Linear(wide, narrow)
         self.tower = Tower(small, small.shape.layers)
-        self.exit = nn.Linear(narrow, narrow if own else wide)
+        self.exit = Linear(narrow, narrow if own else wide)
         self.exit_norm = make_norm(config, narrow if own else wide)
 
     def forward(self, example: Example, embed: Callable[[Tensor], Tensor], rows: Tensor | None = None) -> Tensor:
@@ -51,7 +52,7 @@ class Generator(nn.Module):
 
     def logits(self, states: Tensor, embedding: Tensor) -> Tensor:
         """(T, E) to (T, V), by the own table or the trunk's `embedding` (V, D)."""
-        return F.linear(states, embedding if self.table is None else self.table.weight)
+        return product(states, embedding if self.table is None else self.table.weight)
 
     def products(self) -> tuple[int, int]:
         """Weights that a token read and a state asked for are multiplied with, the blocks apart."""

@@ -8,7 +8,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bothways.batch import Example
 from bothways.errors import BothwaysError, nearest
@@ -22,6 +21,7 @@ from bothways.model.generator import Delta, Generator
 from bothways.model.latent import Latent, facts
 from bothways.model.mixer import CrossAttention, SelfAttention
 from bothways.model.norm import make_norm
+from bothways.model.product import Linear, product
 from bothways.model.render import Plan, Planner
 from bothways.model.tower import Tower
 from bothways.visibility import bidirectional
@@ -52,7 +52,7 @@ class Transform(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.shape.width, config.embedding_width, bias=config.head_dense_bias)
+        self.dense = Linear(config.shape.width, config.embedding_width, bias=config.head_dense_bias)
         self.norm = make_norm(config, config.embedding_width)
         self.activation = config.head_activation
 
@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
                                  nn.Embedding(shape.vocabulary, config.embedding_width))
         self.tower = Tower(config, shape.layers, crosses=two, looks_back=two)
         self.head_transform = Transform(config) if config.head.transform else None
-        self.head = None if config.tied else nn.Linear(
+        self.head = None if config.tied else Linear(
             config.embedding_width if config.head.transform else shape.width, shape.vocabulary, bias=False)
         self.head_bias = nn.Parameter(torch.zeros(shape.vocabulary)) if config.head.bias else None
         self.companions = build_companions(config)
@@ -148,7 +148,7 @@ class LanguageModel(nn.Module):
             raise BothwaysError("this network has no head over the vocabulary, it gives states only: use its states "
                                 "(`embed`), or give it a head to be trained with `with_objective`")
         states = states if self.head_transform is None else self.head_transform(states)
-        scores = F.linear(states, self.embedding.weight if self.head is None else self.head.weight, self.head_bias)
+        scores = product(states, self.embedding.weight if self.head is None else self.head.weight, self.head_bias)
         scores = scores if self.config.head.scale is None else scores * self.config.head.scale
         cap = self.config.head.soft_cap
         return scores if cap is None else torch.tanh(scores / cap) * cap

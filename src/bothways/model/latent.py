@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
 from bothways.model.config import ModelConfig
+from bothways.model.product import Linear
 from bothways.objectives.lots import normals
 from bothways.visibility import Fields
 
@@ -27,9 +28,9 @@ class Latent(nn.Module):
         if companion.size < 1:
             raise BothwaysError(f"the latent '{companion.name}' has {companion.size} numbers, but needs at least 1")
         width = config.shape.width
-        self.mean = nn.Linear(width, companion.size)
-        self.log_variance = None if plain else nn.Linear(width, companion.size)
-        self.opening = nn.Linear(companion.size, width)
+        self.mean = Linear(width, companion.size)
+        self.log_variance = None if plain else Linear(width, companion.size)
+        self.opening = Linear(companion.size, width)
 
     def forward(self, states: Tensor, fields: Fields) -> tuple[Tensor, dict[str, Tensor]]:
         """What a source (M, D) tells: memory (B, D), one row a document, and the numbers behind it.

@@ -16,6 +16,7 @@ from bothways.model.explicit import Turn
 from bothways.model.mixer import Places, scoring
 from bothways.model.norm import RMSNorm
 from bothways.model.position import rotate
+from bothways.model.product import Linear
 from bothways.model.render import Plan
 from bothways.model.stores import Store
 
@@ -38,13 +39,13 @@ class LatentAttention(nn.Module):
         self.config, self.heads, self.rank, self.turned = config, config.shape.heads, latent.keys, latent.rotary
         self.plain, self.value = config.head_size - latent.rotary, latent.values or config.head_size
         width, biased = config.shape.width, config.biased("queries")
-        self.q_latent = None if latent.queries is None else nn.Linear(width, latent.queries, bias=biased)
+        self.q_latent = None if latent.queries is None else Linear(width, latent.queries, bias=biased)
         self.q_norm = None if latent.queries is None else RMSNorm(latent.queries, EPSILON)
-        self.q = nn.Linear(latent.queries or width, self.heads * config.head_size, bias=False)
-        self.kv_latent = nn.Linear(width, self.rank + self.turned, bias=biased)
+        self.q = Linear(latent.queries or width, self.heads * config.head_size, bias=False)
+        self.kv_latent = Linear(width, self.rank + self.turned, bias=biased)
         self.kv_norm = RMSNorm(self.rank, EPSILON)
-        self.kv_open = nn.Linear(self.rank, self.heads * (self.plain + self.value), bias=False)
-        self.out = nn.Linear(self.heads * self.value, width, bias=config.biased("attention"))
+        self.kv_open = Linear(self.rank, self.heads * (self.plain + self.value), bias=False)
+        self.out = Linear(self.heads * self.value, width, bias=config.biased("attention"))
 
     def forward(self, states: Tensor, plan: Plan, places: Places, store: Store | None = None,
                 rows: Tensor | None = None, asking: Tensor | None = None) -> Tensor:

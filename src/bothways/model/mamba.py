@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bothways.model.config import ModelConfig
 from bothways.model.norm import RMSNorm
+from bothways.model.product import Linear
 from bothways.model.recurrent import Lanes, State, convolved, recur
 
 CHUNK = 64
@@ -29,13 +30,13 @@ class Mamba(nn.Module):
         super().__init__()
         mixer, width, inner = config.mixer, config.shape.width, config.mixed
         self.inner, self.rank, self.states = inner, mixer.rank or -(-width // 16), mixer.state
-        self.entry = nn.Linear(width, 2 * inner, bias=config.biased("queries"))
+        self.entry = Linear(width, 2 * inner, bias=config.biased("queries"))
         self.convolution = nn.Conv1d(inner, inner, mixer.convolution, groups=inner, bias=mixer.convolution_bias)
-        self.select = nn.Linear(inner, self.rank + 2 * self.states, bias=False)
-        self.step = nn.Linear(self.rank, inner)
+        self.select = Linear(inner, self.rank + 2 * self.states, bias=False)
+        self.step = Linear(self.rank, inner)
         self.log_decay = nn.Parameter(torch.empty(inner, self.states))
         self.skip = nn.Parameter(torch.empty(inner))
-        self.out = nn.Linear(inner, width, bias=config.biased("attention"))
+        self.out = Linear(inner, width, bias=config.biased("attention"))
 
     def forward(self, states: Tensor, lanes: Lanes, store: State | None = None) -> Tensor:
         """(N, D) to (N, D); with a store, documents go on where the last call ended."""
@@ -88,14 +89,14 @@ class Mamba2(nn.Module):
         self.inner, self.size, self.states, self.groups = inner, mixer.head_size, mixer.state, mixer.groups
         self.heads = inner // mixer.head_size
         channels = inner + 2 * self.groups * self.states
-        self.entry = nn.Linear(width, inner + channels + self.heads, bias=config.biased("queries"))
+        self.entry = Linear(width, inner + channels + self.heads, bias=config.biased("queries"))
         self.convolution = nn.Conv1d(channels, channels, mixer.convolution, groups=channels,
                                      bias=mixer.convolution_bias)
         self.step_bias = nn.Parameter(torch.empty(self.heads))
         self.log_decay = nn.Parameter(torch.empty(self.heads))
         self.skip = nn.Parameter(torch.empty(self.heads))
         self.gate_norm = RMSNorm(inner, config.norm.epsilon)
-        self.out = nn.Linear(inner, width, bias=config.biased("attention"))
+        self.out = Linear(inner, width, bias=config.biased("attention"))
 
     def forward(self, states: Tensor, lanes: Lanes, store: State | None = None) -> Tensor:
         """(N, D) to (N, D); with a store, documents go on where the last call ended."""

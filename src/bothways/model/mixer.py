@@ -14,6 +14,7 @@ from bothways.model.explicit import Turn
 from bothways.model.feed_forward import split
 from bothways.model.norm import query_key_norms
 from bothways.model.position import RelativeBias, rotate
+from bothways.model.product import Linear, product
 from bothways.model.render import Plan
 from bothways.model.stores import Store
 from bothways.model.terms import ByDistance, DistanceProjections, Distances, SegmentsAndWaves, Term
@@ -43,7 +44,7 @@ class SelfAttention(nn.Module):
         self.config, self.heads = config, config.shape.heads
         self.sizes = [self.heads * config.head_size, *[config.key_heads * config.head_size] * 2]
         apart = config.biased("queries") and config.qkv_bias != "qkv"
-        self.qkv: nn.Linear | None = nn.Linear(config.shape.width, sum(self.sizes),
+        self.qkv: Linear | None = Linear(config.shape.width, sum(self.sizes),
                                                bias=config.biased("queries") and not apart)
         self.query_bias = nn.Parameter(torch.zeros(self.sizes[0])) if apart else None
         self.value_bias = nn.Parameter(torch.zeros(self.sizes[2])) if apart and "v" in config.qkv_bias else None
@@ -52,7 +53,7 @@ class SelfAttention(nn.Module):
             self.placed = DistanceProjections(config)
         elif config.position.kind == "transformer-xl":
             self.placed = SegmentsAndWaves(config)
-        self.out = nn.Linear(self.sizes[0], config.shape.width, bias=config.biased("attention"))
+        self.out = Linear(self.sizes[0], config.shape.width, bias=config.biased("attention"))
         self.normed = config.norms_queries(layer)
         if self.normed:
             self.query_norm, self.key_norm = query_key_norms(config)
@@ -92,7 +93,7 @@ class SelfAttention(nn.Module):
             made = self.qkv(states)
         else:
             rows = slice(sum(self.sizes[:first]), sum(self.sizes[:last]))
-            made = F.linear(states, self.qkv.weight[rows], self._bias(first, last))
+            made = product(states, self.qkv.weight[rows], self._bias(first, last))
         return made.unflatten(-1, (-1, self.config.head_size))
 
     def _bias(self, first: int, last: int) -> Tensor | None:
@@ -167,9 +168,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.config = config
         size, shared = config.shape.heads * config.head_size, config.key_heads * config.head_size
-        self.q = nn.Linear(config.shape.width, size, bias=config.biased("queries"))
-        self.kv: nn.Linear | None = nn.Linear(config.shape.width, 2 * shared, bias=config.biased("queries"))
-        self.out = nn.Linear(size, config.shape.width, bias=config.biased("attention"))
+        self.q = Linear(config.shape.width, size, bias=config.biased("queries"))
+        self.kv: Linear | None = Linear(config.shape.width, 2 * shared, bias=config.biased("queries"))
+        self.out = Linear(size, config.shape.width, bias=config.biased("attention"))
         if config.norm.query_key:
             self.query_norm, self.key_norm = query_key_norms(config)
 

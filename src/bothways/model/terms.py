@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bothways.model.config import ModelConfig
 from bothways.model.norm import make_norm
+from bothways.model.product import Linear
 from bothways.model.render import Call
 
 
@@ -200,8 +201,8 @@ class DistanceProjections(nn.Module):
         super().__init__()
         size, shared = config.shape.heads * config.head_size, config.key_heads * config.head_size
         width, terms = config.shape.width, config.position.terms
-        self.key = nn.Linear(width, shared, bias=config.biased_in("k")) if "c2p" in terms else None
-        self.query = nn.Linear(width, size, bias=config.biased_in("q")) if "p2c" in terms else None
+        self.key = Linear(width, shared, bias=config.biased_in("k")) if "c2p" in terms else None
+        self.query = Linear(width, size, bias=config.biased_in("q")) if "p2c" in terms else None
 
     def forward(self, vectors: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Vectors (T, W) to keys (T, K D) and queries (T, H D)."""
@@ -217,7 +218,7 @@ class SegmentsAndWaves(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         heads, size = config.shape.heads, config.head_size
-        self.key = nn.Linear(config.shape.width, heads * size, bias=False)
+        self.key = Linear(config.shape.width, heads * size, bias=False)
         self.place_bias, self.segment_bias = (nn.Parameter(torch.empty(heads, size)) for _ in range(2))
         self.segments = nn.Parameter(torch.empty(2, heads, size))
 

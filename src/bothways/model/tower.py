@@ -25,6 +25,7 @@ from bothways.model.position import (
     query_growth,
     rotary_table,
 )
+from bothways.model.product import Linear
 from bothways.model.recurrent import Lanes, State, make_lanes
 from bothways.model.render import Plan, Planner
 from bothways.model.stores import Store
@@ -147,7 +148,7 @@ class Tower(nn.Module):
         self.embedding_norm = make_norm(config, normed) if config.norms_embedding else None
         self.entry = None
         if width != config.shape.width:
-            self.entry = nn.Linear(width, config.shape.width, bias=not self.widened)
+            self.entry = Linear(width, config.shape.width, bias=not self.widened)
         self.convolution = Neighbours(config) if config.convolution.kernel else None
         self.decoder_position = LearnedPositions(position.length, config.shape.width) if config.head.decoder else None
         self.recurrent = config.mixer.kind != "attention"
