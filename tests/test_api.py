@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.decoding.small import CONTENDERS, ONE, TOKENIZER, TWO, V, tiny
 
 import bothways
 from bothways.errors import BothwaysError
+from bothways.objectives.base import reading
 from bothways.visibility import bidirectional, causal, window
 
 VOCABULARY = TOKENIZER.vocabulary
@@ -222,11 +225,70 @@ def test_logits_of_mixed_lengths_travel_packed_in_order_whoever_is_beside_them()
             torch.testing.assert_close(bounded[i], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_one_long_text_does_not_blow_the_batch_of_an_embedding() -> None:
-    model = bothways.Model(tiny("masked"))
+def watched(model: bothways.Model) -> list[int]:
+    """The tokens of each pass of the network from now on."""
     seen: list[int] = []
     encode = model.trained.network.encode
     model.trained.network.encode = lambda row, **how: seen.append(len(row)) or encode(row, **how)  # type: ignore[method-assign,func-returns-value]
-    model.embed(["a dog"] * 30 + ["the cat sat on the mat. " * 30] + ["a"] * 30, batch_tokens=64)
-    assert sum(size > 64 for size in seen) == 1
-    assert max(seen) == model.config.position.length
+    return seen
+
+
+def test_one_long_text_does_not_blow_the_batch_of_an_embedding() -> None:
+    model = bothways.Model(tiny("masked"))
+    seen = watched(model)
+    model.embed(["a dog"] * 30 + ["the cat sat on the mat. " * 4] + ["a"] * 30, batch_tokens=24)
+    assert sum(size > 24 for size in seen) == 1
+    assert max(seen) == len(TOKENIZER.encode("the cat sat on the mat. " * 4)) + 2
+    assert len(seen) < 30
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_an_embedding_in_bfloat16_is_near_the_one_in_float32(pooling: str) -> None:
+    model = bothways.Model(tiny("masked"))
+    texts = ["the cat sat on the mat. " * n for n in (3, 1, 4)]
+    exact = model.embed(texts, pooling=pooling)  # type: ignore[call-overload]
+    rough = model.to(dtype=torch.bfloat16).embed(texts, pooling=pooling)  # type: ignore[call-overload]
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).norm() / exact.norm() < 0.02
+
+
+def test_a_text_longer_than_the_places_is_refused_or_cut_where_wanted() -> None:
+    model = bothways.Model(tiny("masked"))
+    words = "the cat sat on the mat. a dog ran to the house. " * 9
+    ids = TOKENIZER.encode(words)
+    with pytest.raises(BothwaysError, match=f"text 2 has {len(ids) + 2} tokens, but this network has places for 96"):
+        model.embed(["a", words])
+    for side, kept in (("right", ids[:94]), ("left", ids[-94:])):
+        cut = model.embed(["a", words], truncate=side)[1]  # type: ignore[call-overload]
+        with torch.no_grad():
+            states = model.trained.network.encode(reading(np.array([1, *kept, 2]), bidirectional)).states
+        torch.testing.assert_close(cut, states[1:-1].mean(0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BothwaysError, match="truncate is 'middle'"):
+        model.embed("a", truncate="middle")  # type: ignore[call-overload]
+
+
+def test_a_stream_of_texts_is_taken_up_only_as_far_as_answers_are_asked_for() -> None:
+    model = bothways.Model(tiny("masked"))
+    taken = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield "a dog " * (1 + number % 5)
+
+    seen = watched(model)
+    stream = model.embed(texts(), batch_tokens=256)
+    assert isinstance(stream, Iterator)
+    assert taken == 0
+    some = torch.stack(list(itertools.islice(stream, 1000)))
+    assert taken < 3000
+    assert max(seen) <= 256
+    torch.testing.assert_close(some, model.embed(["a dog " * (1 + number % 5) for number in range(5)]).repeat(200, 1),
+                               rtol=1e-4, atol=1e-5)
+    # scores too, a pass at a time: what they hold is large
+    taken = 0
+    ids = (torch.arange(44, 50 + taken % 3) for _ in texts())
+    first = next(model.logits_of_each(ids, batch_tokens=64))
+    torch.testing.assert_close(first, model.logits(torch.arange(44, 51))[0], rtol=1e-4, atol=1e-5)
+    assert taken < 20

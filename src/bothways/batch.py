@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -202,13 +202,31 @@ def pack(examples: Iterable[Example]) -> list[Example]:
     Every Example becomes a document of its own (or several, if it had several), and the row's visibility is the
     Examples' own `& same_document`. Asks of the same head and part are joined and their counts added.
     """
-    groups: dict[tuple[object, ...], list[Example]] = {}
+    alike: dict[object, list[Example]] = {}
     for example in examples:
-        source = example.source
-        kind = (example.visibility, example.cross, None if source is None else source.visibility,
-                frozenset(example.fields))
-        groups.setdefault(kind, []).append(example)
-    return [_join(group) for group in groups.values()]
+        alike.setdefault(kind(example), []).append(example)
+    return [_join(group) for group in alike.values()]
+
+
+def kind(example: Example) -> object:
+    """What Examples must share to lie in one row: who sees whom, and the facts that are known of their tokens."""
+    source = example.source
+    return (example.visibility, example.cross, None if source is None else source.visibility,
+            frozenset(example.fields))
+
+
+def groups(sizes: Iterable[int], budget: int) -> Iterator[list[int]]:
+    """Numbers of things in order, as many together as fit into the budget; one that is larger is alone."""
+    group: list[int] = []
+    filled = 0
+    for i, size in enumerate(sizes):
+        if group and filled + size > budget:
+            yield group
+            group, filled = [], 0
+        group.append(i)
+        filled += size
+    if group:
+        yield group
 
 
 def _join(group: Sequence[Example]) -> Example:

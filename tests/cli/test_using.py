@@ -125,9 +125,22 @@ def test_embed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ([], "give texts in the call"),
         (["--texts", "gone.txt"], "gone.txt: no such file"),
         (["a", "--texts", "b"], "not both"),
+        (["a dog " * 90], "text 1 has 273 tokens, but this network has places for 96: shorten it, or truncate it"),
+        (["--texts", str(tmp_path / "latin.txt")], "latin.txt is not UTF-8: line 2 cannot be read"),
     ):
+        (tmp_path / "latin.txt").write_bytes(b"fine\n\xe9t\xe9\n")
         assert main(["embed", str(folder), *call]) == 2
         assert word in capsys.readouterr().err
+    # cut on request, in another number format; nothing half-written stays
+    assert main(["embed", str(folder), "a dog " * 90, "--truncate", "right", "--dtype", "bfloat16"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    cut = bothways.from_pretrained(folder).embed("a dog " * 90, truncate="right")[0].numpy()
+    np.testing.assert_allclose(json.loads(line)["vector"], cut, atol=0.05)
+    (tmp_path / "long.txt").write_text("fine\n" + "a dog " * 90)
+    before = sorted(tmp_path.iterdir())
+    for name in ("new.npy", "new.jsonl"):
+        assert main(["embed", str(folder), "--texts", str(tmp_path / "long.txt"), "--out", str(tmp_path / name)]) == 2
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_convert(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,33 +1,45 @@
-"""The half of a model that reads: scores of tokens, and a vector for each text."""
+"""The half of a model that reads: scores of tokens, and a vector for each text.
+
+Texts travel packed under a token budget and are never padded (`evaluation.rows`). A list gives all its answers at once;
+an iterator, however long, gives an iterator of answers, and is taken up only as far as those are asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Literal
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bothways.api.held import Held, Ids, Texts
-from bothways.batch import pack
-from bothways.errors import BothwaysError, nearest
+from bothways.batch import Example
+from bothways.errors import BothwaysError
+from bothways.evaluation.features import Pooling, vectors
+from bothways.evaluation.rows import AHEAD, TOKENS, encoded, in_order, rows
 from bothways.objectives.base import ask, example, reading
 from bothways.visibility import Visibility, bidirectional
 
-POOLINGS = ("mean", "first", "pooled")
-"""How the states of a text become one vector."""
-ROW = 8192
-"""Tokens read in one pass when many texts are embedded."""
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Ids to be scored (L,), what the other tower reads with them (M,), and what else is known of each id."""
+
+    ids: np.ndarray
+    source: np.ndarray | None
+    facts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Reads(Held):
     """A model as one reads with it."""
 
-    @torch.no_grad()
     def logits(self, ids: Ids, source: Ids | None = None, visibility: str | Visibility | None = None,
-               segments: Ids | None = None) -> Tensor:
+               segments: Ids | None = None, batch_tokens: int = TOKENS) -> Tensor:
         """Scores over the vocabulary at every place.
 
         Args:
@@ -35,6 +47,7 @@ class Reads(Held):
             source: (M,) or (B, M) what the other of two towers reads.
             visibility: the name of a trained mode, or any visibility value; none stands for the only trained one.
             segments: (L,) or (B, L) which segment each token is of (BERT's token types); all of the first when none.
+            batch_tokens: how many tokens (of both towers) are read in one pass; one text alone may have more.
         Returns:
             (B, L, V) float, B = 1 for a single text. What a place speaks of (itself or the next token) the mode says.
         Raises:
@@ -42,101 +55,128 @@ class Reads(Held):
                 outside the vocabulary, or more of them than the network has places; segments for a network that knows
                 none, or not one for each token; a network that gives states only.
         """
-        rows = self._rows(ids, "ids")
-        sources = None if source is None else self._rows(source, "source")
-        facts = None if segments is None else self._segments(rows, segments)
+        read = self._rows(ids, "ids")
+        others = self._others(None if source is None else self._rows(source, "source"), len(read))
+        facts = [{}] * len(read) if segments is None else self._segments(read, segments)
+        texts = [_Text(*one) for one in zip(read, others, facts, strict=False)]
         # texts of one length keep their order, so their passes stand one behind the other
-        passes = [logits for _, logits in self._passes(rows, sources, visibility, ROW, facts)]
-        return (passes[0] if len(passes) == 1 else torch.cat(passes)).unflatten(0, (len(rows), -1))
+        passes = [logits for _, _, logits in self._passes(texts, visibility, batch_tokens)]
+        return (passes[0] if len(passes) == 1 else torch.cat(passes)).unflatten(0, (len(read), -1))
 
-    @torch.no_grad()
-    def logits_of_each(self, ids: Sequence[Ids], source: Sequence[Ids] | None = None,
-                       visibility: str | Visibility | None = None, batch_tokens: int = ROW) -> list[Tensor]:
-        """As `logits`, for texts of different lengths, which travel packed and are never padded.
+    @overload
+    def logits_of_each(self, ids: Sequence[Ids], source: Sequence[Ids] | None = ...,
+                       visibility: str | Visibility | None = ..., batch_tokens: int = ...) -> list[Tensor]: ...
+    @overload
+    def logits_of_each(self, ids: Iterator[Ids], source: Iterator[Ids] | None = ...,
+                       visibility: str | Visibility | None = ..., batch_tokens: int = ...) -> Iterator[Tensor]: ...
+
+    def logits_of_each(self, ids: Iterable[Ids], source: Iterable[Ids] | None = None,
+                       visibility: str | Visibility | None = None, batch_tokens: int = TOKENS
+                       ) -> list[Tensor] | Iterator[Tensor]:
+        """As `logits`, for texts of different lengths.
 
         Args:
             ids: (L_i,) token ids of each text. source: of each, for two towers.
-            batch_tokens: how many tokens (of both towers) are read in one pass; one text alone may have more.
+            batch_tokens: as for `logits`.
         Returns:
-            for each text, in order, (L_i, V).
+            for each text, in order, (L_i, V): a list, or an iterator for an iterator, which holds one pass at a time.
         """
-        sources = None if source is None else [self._rows(one, "source")[0] for one in source]
-        rows = [self._rows(one, "ids")[0] for one in ids]
-        found: list[Tensor] = [torch.empty(0)] * len(rows)
-        for group, logits in self._passes(rows, sources, visibility, batch_tokens):
-            for i, part in zip(group, logits.split([len(rows[i]) for i in group]), strict=True):
-                found[i] = part
-        return found
+        whole = isinstance(ids, Sequence)
+        others = self._others(source, len(ids) if isinstance(ids, Sequence) else None)
+        texts = (_Text(self._rows(one, "ids")[0], None if other is None else self._rows(other, "source")[0])
+                 for one, other in zip(ids, others, strict=source is not None))
 
-    def _passes(self, rows: Sequence[np.ndarray], sources: Sequence[np.ndarray] | None,
-                visibility: str | Visibility | None, budget: int,
-                facts: Sequence[Mapping[str, np.ndarray]] | None = None) -> Iterator[tuple[list[int], Tensor]]:
-        """Texts of like length read together: which, and the scores (N, V) of all their tokens."""
-        sees, two = self._visibility(visibility), self.config.stack == "two towers"
-        if (sources is not None) != two:
-            raise BothwaysError("this network has two towers: give what the other one reads as `source`" if two else
-                                "this network has one tower and reads no source: leave `source` out")
-        if sources is not None and len(sources) != len(rows):
-            raise BothwaysError(f"ids hold {len(rows)} texts and source {len(sources)}: give one source for each text")
-        others = [None] * len(rows) if sources is None else sources
-        network, head = self.trained.network, self.objective.modes[0].head
-        lengths = [len(row) + (0 if other is None else len(other)) for row, other in zip(rows, others, strict=True)]
-        for group in _groups(lengths, budget):
-            # 1. every text a document of one row
-            (packed,) = pack([reading(rows[i], sees, False, **(facts[i] if facts else {}))
-                              if (other := others[i]) is None else
-                              example(rows[i], sees, source=example(other, bidirectional), cross=bidirectional)
-                              for i in group])
-            # 2. one pass, by whoever names tokens
-            packed = replace(packed, asks=(ask(np.arange(len(packed)), packed.inputs.numpy(), head=head),))
-            yield group, self.objective.logits(network, network(packed.to(self.device)).states, head)
+        def row_by_row() -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:
+            for numbers, some, logits in self._passes(texts, visibility, batch_tokens, AHEAD if whole else 1):
+                yield numbers, logits.split([len(text.ids) for text in some])
 
-    @torch.no_grad()
-    def embed(self, texts: Texts, layer: int = -1, visibility: str | Visibility | None = None,
-              batch_tokens: int = ROW, pooling: Literal["mean", "first", "pooled"] = "mean") -> Tensor:
+        return list(in_order(row_by_row())) if whole else in_order(row_by_row())
+
+    @overload
+    def embed(self, texts: Texts, layer: int = ..., visibility: str | Visibility | None = ..., batch_tokens: int = ...,
+              pooling: Pooling = ..., truncate: Literal["left", "right"] | None = ...) -> Tensor: ...
+    @overload
+    def embed(self, texts: Iterator[str], layer: int = ..., visibility: str | Visibility | None = ...,
+              batch_tokens: int = ..., pooling: Pooling = ..., truncate: Literal["left", "right"] | None = ...
+              ) -> Iterator[Tensor]: ...
+
+    def embed(self, texts: Iterable[str], layer: int = -1, visibility: str | Visibility | None = None,
+              batch_tokens: int = TOKENS, pooling: Pooling = "mean", truncate: Literal["left", "right"] | None = None
+              ) -> Tensor | Iterator[Tensor]:
         """One vector for each text: by default the mean of a layer's states over the text's own tokens.
 
-        Two towers are read by the one that reads. Texts longer than the network has places are cut.
+        Two towers are read by the one that reads.
 
         Args:
+            texts: a text, several, or an iterator of them.
             layer: -1 for the last states behind the norm, 0 for the embedding, k for what layer k gives.
             visibility: the name of a trained mode, or a value; needed where several were trained.
-            batch_tokens: how many tokens are packed into one pass.
+            batch_tokens: how many tokens are packed into one pass; one text alone may have more.
             pooling: "mean" over the text's own tokens; "first", the state of its first token; "pooled", what a trained
                 pooler makes of that state (BERT, ALBERT).
+            truncate: which side of a text is cut that has more tokens than the network has places; refused when none.
         Returns:
-            (n, D) float32 on the CPU, in the order of the texts.
+            (n, D) float32 on the CPU, in the order of the texts; for an iterator an iterator of (D,).
         Raises:
-            BothwaysError: a layer or a pooling there is not, or a network without a pooler.
+            BothwaysError: a layer or a pooling there is not, a network without a pooler, a text that is too long.
         """
-        if pooling not in POOLINGS:
-            raise BothwaysError(f"pooling is '{pooling}' {nearest(str(pooling), POOLINGS)}")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        if truncate not in (None, "left", "right"):
+            raise BothwaysError(f"truncate is '{truncate}', but a text is cut on the 'left' or on the 'right'")
         two = self.config.stack == "two towers"
         sees = bidirectional if two and visibility is None else self._visibility(visibility)
         layers = self.config.shape.source_layers if two else self.config.shape.layers
         if not -layers - 1 <= layer <= layers:
             raise BothwaysError(f"layer is {layer}, but this network has the layers 0 (embedding) to {layers}, or -1")
-        vocabulary, most = self.vocabulary, self.config.position.length
-        rows = [np.array([vocabulary.bos, *ids, vocabulary.eos][:most], dtype=np.int64)
-                for ids in self.tokenizer.encode_batch(texts)]
-        pooled = torch.zeros(len(rows), self.config.shape.width)
-        # 1. texts of like length together, as many as fit
-        for group in _groups([len(row) for row in rows], batch_tokens):
-            (packed,) = pack([reading(rows[i], sees) for i in group])
-            output = self.trained.network.encode(packed.to(self.device), hidden=layer != -1)
-            states = output.states if layer == -1 else (output.hidden or ())[layer]
-            lengths = [len(rows[i]) for i in group]
-            # 2. the mean over ordinary tokens, or over all where there are none; or what the first one says
-            if pooling != "mean":
-                first = states[torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()], device=states.device)]
-                first = self.trained.network.pooled(first) if pooling == "pooled" else first
-                pooled[torch.tensor(group)] = first.float().cpu()
-                continue
-            for i, part in zip(group, states.float().cpu().split(lengths), strict=True):
-                own = torch.from_numpy(~vocabulary.special[rows[i]])
-                pooled[i] = part[own].mean(0) if bool(own.any()) else part.mean(0)
-        return pooled
+        first, last, most = self.vocabulary.bos, self.vocabulary.eos, self.config.position.length - 2
+
+        def as_read(ids: list[int]) -> np.ndarray:
+            if truncate is not None and len(ids) > most:
+                ids = ids[-most:] if truncate == "left" else ids[:most]
+            return np.array([first, *ids, last], dtype=np.int64)
+
+        several = [texts] if isinstance(texts, str) else texts
+        found = vectors(self.trained, map(as_read, encoded(self.tokenizer, several)), sees, layer=layer,
+                        pooling=pooling, tokens=batch_tokens)
+        if not isinstance(several, Sequence):
+            return map(torch.from_numpy, found)
+        made = list(found)
+        return torch.from_numpy(np.stack(made)) if made else torch.zeros(0, self.config.shape.width)
+
+    # --- what calls share ---
+
+    def _passes(self, texts: Iterable[_Text], visibility: str | Visibility | None, budget: int, ahead: int = AHEAD
+                ) -> Iterator[tuple[list[int], list[_Text], Tensor]]:
+        """Texts of like length read together: their numbers, themselves, and the scores (N, V) of all their tokens."""
+        sees = self._visibility(visibility)
+        network, head = self.trained.network, self.objective.modes[0].head
+
+        def as_read(text: _Text) -> Example:
+            if text.source is None:
+                return reading(text.ids, sees, False, **text.facts)
+            return example(text.ids, sees, source=example(text.source, bidirectional), cross=bidirectional)
+
+        for numbers, some, row in rows(texts, as_read, self.device, budget, ahead):
+            # whoever names tokens reads
+            row = replace(row, asks=(ask(np.arange(len(row)), row.inputs.cpu().numpy(), head=head),))
+            with torch.no_grad():
+                logits = self.objective.logits(network, network(row.to(self.device)).states, head)
+            yield numbers, some, logits
+
+    def _others(self, sources: Iterable[Source] | None, count: int | None) -> Iterable[Source | None]:
+        """What the other tower reads of each text: nothing of any where there is none.
+
+        Raises:
+            BothwaysError: sources for one tower or none for two, or not as many as there are texts.
+        """
+        two = self.config.stack == "two towers"
+        if (sources is not None) != two:
+            raise BothwaysError("this network has two towers: give what the other one reads as `source`" if two else
+                                "this network has one tower and reads no source: leave `source` out")
+        if sources is None:
+            return itertools.repeat(None)
+        if count is not None and isinstance(sources, Sequence) and len(sources) != count:
+            raise BothwaysError(f"ids hold {count} texts and source {len(sources)}: give one source for each text")
+        return sources
 
     def _segments(self, rows: Sequence[np.ndarray], segments: Ids) -> list[dict[str, np.ndarray]]:
         """Which segment each token of each text is of, as a fact to tell the network."""
@@ -148,16 +188,3 @@ class Reads(Held):
             raise BothwaysError(f"segments have the shape {table.shape}, but there are {len(rows)} texts of "
                                 f"{len(rows[0])} tokens: give one for each token")
         return [{"segment": row} for row in table]
-
-
-def _groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in order of length, cut where the next text would not fit into `budget` tokens."""
-    groups: list[list[int]] = []
-    filled = budget + 1
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if filled + lengths[i] > budget:
-            groups.append([])
-            filled = 0
-        groups[-1].append(i)
-        filled += lengths[i]
-    return groups

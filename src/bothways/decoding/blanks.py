@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bothways.batch import Example, pack
+from bothways.batch import Example, groups, pack
 from bothways.decoding.sampling import BLOCKED, GenerateConfig, filtered, gumbel_argmax
 from bothways.decoding.written import HIDDEN, Step
 from bothways.errors import BothwaysError
@@ -79,7 +79,7 @@ class Reader:
     def states(self, texts: Sequence[Blanks], questions: Sequence[Example]) -> list[Tensor]:
         """Of each question the states (T, D) that its Ask points at."""
         found: list[Tensor] = []
-        for group in _groups([len(question) for question in questions], ROW):
+        for group in groups([len(question) for question in questions], ROW):
             (row,) = pack([questions[i] for i in group])
             row = row.to(self.trained.device)
             states = self.trained.network(row, only_asked=True).states[row.asks[0].where]
@@ -124,7 +124,7 @@ def predict(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocked: Tens
         text.evaluations += 1 + bool(config.guidance)
     # 2. the answers, a few texts at a time
     answers: list[Prediction] = []
-    for group in _groups([len(places) * len(blocked) for places in wanted], LOGITS):
+    for group in groups([len(places) * len(blocked) for places in wanted], LOGITS):
         ends = np.cumsum([len(wanted[i]) for i in group])[:-1].tolist()
         logits = trained.objective.logits(trained.network, torch.cat([states[i] for i in group]), head).float()
         guided = logits
@@ -180,20 +180,6 @@ def _given(trained: Trained, text: Blanks) -> np.ndarray:
     given = ~trained.vocabulary.special[text.ids]
     given[text.places] = False
     return given
-
-
-def _groups(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers in order, as many together as fit into the budget (or one)."""
-    group: list[int] = []
-    filled = 0
-    for i, size in enumerate(sizes):
-        if group and filled + size > budget:
-            yield group
-            group, filled = [], 0
-        group.append(i)
-        filled += size
-    if group:
-        yield group
 
 
 def _seen(text: Blanks, size: int, config: GenerateConfig, device: torch.device) -> Tensor | None:

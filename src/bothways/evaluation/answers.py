@@ -1,14 +1,13 @@
-"""What a network answers to the Asks of Examples: the one place where evaluation calls a network.
+"""What a network answers to the Asks of Examples: the one place where evaluation asks a network.
 
-Examples are packed under a token budget (never padded), read without gradients in float32 log-probabilities, and
-the answers come back Example by Example in the order given, so nothing above this module knows of batches.
+Examples are packed under a token budget (`rows`), read without gradients in float32 log-probabilities, and the answers
+come back Example by Example in the order given, so nothing above this module knows of batches.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bothways.batch import Example, pack
+from bothways.batch import Example
+from bothways.evaluation.rows import TOKENS, in_order, reading, rows
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
 
-TOKENS = 4096
-"""Tokens (of both towers) in one packed row."""
 LOGITS = 1 << 24
 """Logits held at one time: rows of Asks are read in pieces of at most this many numbers."""
 
@@ -65,76 +63,32 @@ def distributions(trained: Trained, examples: Sequence[Example], tokens: int = T
     return _read(trained, examples, tokens, lambda logits, _: logits.log_softmax(-1), size)
 
 
-@contextmanager
-def reading(network: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the training flag is put back afterwards."""
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        network.train(was_training)
-
-
-def batches(examples: Sequence[Example], tokens: int) -> Iterator[list[int]]:
-    """Places of Examples that fit one packed row: of one kind, in order, at most `tokens` tokens (or one Example)."""
-    kinds: dict[tuple[object, ...], list[int]] = {}
-    for place, example in enumerate(examples):
-        source = example.source
-        kind = (example.visibility, example.cross, None if source is None else source.visibility,
-                frozenset(example.fields))
-        kinds.setdefault(kind, []).append(place)
-    for places in kinds.values():
-        row: list[int] = []
-        filled = 0
-        for place in places:
-            size = len(examples[place]) + (len(source) if (source := examples[place].source) is not None else 0)
-            if row and filled + size > tokens:
-                yield row
-                row, filled = [], 0
-            row.append(place)
-            filled += size
-        if row:
-            yield row
-
-
-def packed(examples: Sequence[Example], places: Sequence[int], device: torch.device) -> Example:
-    """The Examples at `places` (all of one kind) as one row on `device`."""
-    (row,) = pack([examples[place] for place in places])
-    return row.to(device)
-
-
 def _read(trained: Trained, examples: Sequence[Example], tokens: int,
           reader: Callable[[Tensor, Tensor], Tensor], width: int) -> list[np.ndarray]:
     """Call the network on packed rows and give `reader(logits, targets)` back Example by Example, (T, width) each."""
     network, logits_of = trained.network, functools.partial(trained.objective.logits, trained.network)
-    device = next(network.parameters()).device
-    results: list[np.ndarray] = [np.zeros((0, width), dtype=np.float32)] * len(examples)
-    # 1. one Ask each, of one name, so that a packed row has exactly one Ask in the order of its Examples
-    asked = [example if _plain(example) else replace(example, asks=tuple(
-        replace(ask, part="loss", coefficient=1.0, weights=None) for ask in example.asks[:1])) for example in examples]
-    with reading(network):
-        for places in batches(asked, tokens):
-            # 2. the states of one row
-            row = packed(asked, places, device)
-            if not row.asks or len(row.asks[0].where) == 0:
-                continue
-            ask = row.asks[0]
-            states = network(row).states[ask.where]
-            # 3. logits piece by piece, in float32 whatever the network computes in
-            step = max(1, LOGITS // network.config.shape.vocabulary)
-            pieces = [reader(logits_of(states[start:start + step], ask.head).float(),
-                             ask.targets[start:start + step]).cpu() for start in range(0, len(ask.where), step)]
-            answered = torch.cat(pieces).numpy()
-            # 4. cut the row back into its Examples
-            counts = [len(asked[place].asks[0].where) if asked[place].asks else 0 for place in places]
-            for place, part in zip(places, np.split(answered, np.cumsum(counts)[:-1])):
-                results[place] = part
-    return results
+
+    def row_by_row() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        # 1. one Ask each, of one name, so that a packed row has exactly one Ask in the order of its Examples
+        for numbers, asked, row in rows(map(_plain, examples), lambda example: example, trained.device, tokens):
+            counts = [len(example.asks[0].where) if example.asks else 0 for example in asked]
+            answered = np.zeros((0, width), dtype=np.float32)
+            if sum(counts):
+                ask = row.asks[0]
+                with reading(network):
+                    # 2. logits piece by piece, in float32 whatever the network computes in
+                    states = network(row).states[ask.where]
+                    step = max(1, LOGITS // network.config.shape.vocabulary)
+                    pieces = [reader(logits_of(states[start:start + step], ask.head).float(),
+                                     ask.targets[start:start + step]).cpu() for start in range(0, sum(counts), step)]
+                answered = torch.cat(pieces).numpy()
+            # 3. cut the row back into its Examples
+            yield numbers, np.split(answered, np.cumsum(counts)[:-1])
+
+    return list(in_order(row_by_row()))
 
 
-def _plain(example: Example) -> bool:
-    """Whether an Example's Asks can be joined with others as they are."""
-    return len(example.asks) == 1 and example.asks[0].part == "loss" and example.asks[0].coefficient == 1.0 \
-        and example.asks[0].weights is None
+def _plain(example: Example) -> Example:
+    """An Example whose one Ask can be joined with that of any other."""
+    return replace(example, asks=tuple(replace(ask, part="loss", coefficient=1.0, weights=None)
+                                       for ask in example.asks[:1]))

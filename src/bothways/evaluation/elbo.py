@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from bothways.batch import Key, Window, pack
-from bothways.evaluation.answers import reading
 from bothways.evaluation.likelihood import suffix_scores
 from bothways.evaluation.questions import spread
+from bothways.evaluation.rows import reading
 from bothways.evaluation.score import Score, timed
 
 if TYPE_CHECKING:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bothways.batch import Example
-from bothways.errors import BothwaysError
-from bothways.evaluation.answers import TOKENS, batches, packed, reading
+from bothways.errors import BothwaysError, nearest
+from bothways.evaluation.rows import TOKENS, encoded, in_order, reading, rows
 from bothways.objectives import base
 from bothways.visibility import Visibility, bidirectional, causal
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from bothways.families.trained import Trained
     from bothways.model import LanguageModel
     from bothways.text.tokenizer import Tokenizer
+
+Pooling = Literal["mean", "first", "pooled"]
+"""How the states of a text become one vector."""
+POOLINGS = ("mean", "first", "pooled")
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,16 @@ class Tagged:
     spans: tuple[tuple[int, int, str], ...]
 
 
-def text_ids(tokenizer: Tokenizer, texts: Sequence[str], longest: int = 256) -> list[np.ndarray]:
+def text_ids(tokenizer: Tokenizer, texts: Iterable[str], longest: int = 256) -> list[np.ndarray]:
     """`<bos>` and at most `longest - 1` tokens of each text: the form in which every task reads texts."""
+    return list(ids_of_each(tokenizer, texts, longest))
+
+
+def ids_of_each(tokenizer: Tokenizer, texts: Iterable[str], longest: int) -> Iterator[np.ndarray]:
+    """As `text_ids`, for a stream."""
     begin = tokenizer.vocabulary.bos
-    encoded = tokenizer.encode_batch(list(texts), reserved=False)
-    return [np.array([begin, *ids[:longest - 1]], dtype=np.int64) for ids in encoded]
+    for ids in encoded(tokenizer, texts, reserved=False):
+        yield np.array([begin, *ids[:longest - 1]], dtype=np.int64)
 
 
 def tagged_spans(tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int, str]], longest: int = 256) -> Tagged:
@@ -102,13 +112,54 @@ def states_of(network: LanguageModel, row: Example, layer: int = -1) -> Tensor:
 
 
 def pool(states: Tensor, row: Example, counted: Tensor) -> Tensor:
-    """Mean over the counted tokens of each document: (N, D) and (N,) bool to (documents, D)."""
+    """Mean over the counted tokens of each document, or over all where none count.
+
+    Args:
+        states: (N, D). counted: (N,) bool.
+    Returns:
+        (documents, D) float32 whatever the network computes in: a sum in bfloat16 would lose what it adds last.
+    """
     document = row.fields["document"].to(states.device)
-    weights = counted.to(states.dtype)
     documents = int(row.fields["document"].max()) + 1
-    sums = states.new_zeros(documents, states.shape[-1]).index_add(0, document, states * weights[:, None])
+    weights = counted.float()
     counts = weights.new_zeros(documents).index_add(0, document, weights)
-    return sums / counts.clamp(min=1)[:, None]
+    weights = torch.where(counts[document] > 0, weights, 1.0)
+    sums = weights.new_zeros(documents, states.shape[-1]).index_add(0, document, states.float() * weights[:, None])
+    return sums / weights.new_zeros(documents).index_add(0, document, weights)[:, None]
+
+
+def vectors(trained: Trained, texts: Iterable[np.ndarray], visibility: Visibility, *, layer: int = -1,
+            pooling: Pooling = "mean", tokens: int = TOKENS) -> Iterator[np.ndarray]:
+    """One vector for each text of a stream, in order: (D,) float32 each.
+
+    Args:
+        texts: (L,) ids of each, one at least.
+        layer: -1 the last (after the final norm), 0 the embedding.
+        pooling: "mean" of the states over the text's own tokens, or over all where it has none; "first", the state of
+            its first token; "pooled", what a trained pooler makes of that one (BERT, ALBERT).
+        tokens: in one pass, see `rows`.
+    Raises:
+        BothwaysError: a layer or a pooling there is not.
+    """
+    if pooling not in POOLINGS:
+        raise BothwaysError(f"pooling is '{pooling}' {nearest(str(pooling), POOLINGS)}")
+    special = torch.from_numpy(trained.vocabulary.special).to(trained.device)
+
+    def row_by_row() -> Iterator[tuple[list[int], np.ndarray]]:
+        as_read = functools.partial(reading_example, visibility=visibility)
+        for numbers, some, row in rows(texts, as_read, trained.device, tokens, places=trained.config.position.length):
+            with reading(trained.network):
+                states = states_of(trained.network, row, layer)
+                if pooling == "mean":
+                    pooled = pool(states, row, ~special[row.inputs])
+                else:
+                    firsts = np.cumsum([0, *map(len, some[:-1])])
+                    pooled = states[torch.from_numpy(firsts).to(states.device)]
+                    pooled = trained.network.pooled(pooled) if pooling == "pooled" else pooled
+                pooled = pooled.float().cpu()
+            yield numbers, pooled.numpy()
+
+    return in_order(row_by_row())
 
 
 def text_features(trained: Trained, texts: Sequence[str] | Sequence[np.ndarray], *, layer: int = -1,
@@ -123,60 +174,46 @@ def text_features(trained: Trained, texts: Sequence[str] | Sequence[np.ndarray],
     Returns:
         (n, D) float32 in the order of `texts`.
     """
-    seen = visibility_named(trained, visibility)
-    examples = [reading_example(ids, seen) for ids in _ids(trained, texts, longest)]
-    special = torch.from_numpy(trained.vocabulary.special)
-    found = np.zeros((len(examples), trained.network.config.shape.width), dtype=np.float32)
-    with reading(trained.network):
-        for places in batches_by_length(examples, tokens):
-            row = packed(examples, places, _device(trained))
-            states = states_of(trained.network, row, layer)
-            counted = ~special.to(row.inputs.device)[row.inputs]
-            found[places] = pool(states, row, counted).float().cpu().numpy()
-    return found
+    ids = _ids(trained, texts, longest)
+    found = vectors(trained, ids, visibility_named(trained, visibility), layer=layer, tokens=tokens)
+    return np.stack(list(found)) if ids else np.zeros((0, trained.config.shape.width), np.float32)
 
 
 def span_features(trained: Trained, tagged: Sequence[Tagged], *, layer: int = -1, visibility: str | None = None,
                   tokens: int = TOKENS) -> np.ndarray:
     """The mean state of each tagged span, all spans of all texts in order: (spans, D) float32."""
     seen = visibility_named(trained, visibility)
-    examples = [reading_example(text.ids, seen) for text in tagged]
-    parts: list[np.ndarray] = [np.zeros((0, trained.network.config.shape.width), np.float32)] * len(tagged)
-    with reading(trained.network):
-        for places in batches_by_length(examples, tokens):
-            row = packed(examples, places, _device(trained))
-            states = states_of(trained.network, row, layer)
-            firsts = np.cumsum([0, *(len(examples[place]) for place in places)])
-            bounds = [(int(first) + start, int(first) + end) for place, first in zip(places, firsts)
-                      for start, end, _ in tagged[place].spans]
-            means = mean_of_spans(states, bounds).float().cpu().numpy()
-            counts = [len(tagged[place].spans) for place in places]
-            for place, part in zip(places, np.split(means, np.cumsum(counts)[:-1])):
-                parts[place] = part
-    return np.concatenate(parts) if parts else np.zeros((0, trained.network.config.shape.width), np.float32)
+
+    def row_by_row() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        for numbers, some, row in rows(tagged, lambda text: reading_example(text.ids, seen), trained.device, tokens,
+                                       places=trained.config.position.length):
+            with reading(trained.network):
+                means = mean_of_spans(states_of(trained.network, row, layer), bounds_of(some)).float().cpu().numpy()
+            yield numbers, np.split(means, np.cumsum([len(text.spans) for text in some])[:-1])
+
+    return np.concatenate([np.zeros((0, trained.config.shape.width), np.float32), *in_order(row_by_row())])
+
+
+def bounds_of(texts: Sequence[Tagged]) -> list[tuple[int, int]]:
+    """Where the spans of texts lie once those are packed end to end."""
+    firsts = np.cumsum([0, *(len(text.ids) for text in texts)])
+    return [(int(first) + start, int(first) + end) for text, first in zip(texts, firsts)
+            for start, end, _ in text.spans]
 
 
 def mean_of_spans(states: Tensor, bounds: Sequence[tuple[int, int]]) -> Tensor:
-    """The mean of states[start:end] for each (start, end): (N, D) to (spans, D)."""
+    """The mean of states[start:end] for each (start, end): (N, D) to (spans, D) float32."""
     lengths = np.array([end - start for start, end in bounds], dtype=np.int64)
     owner = np.repeat(np.arange(len(bounds)), lengths)
     token = np.concatenate([np.arange(start, end) for start, end in bounds]) if len(bounds) else owner
-    sums = states.new_zeros(len(bounds), states.shape[-1]).index_add(
-        0, torch.from_numpy(owner).to(states.device), states[torch.from_numpy(token).to(states.device)])
-    return sums / torch.from_numpy(lengths).to(states)[:, None].clamp(min=1)
-
-
-def batches_by_length(examples: Sequence[Example], tokens: int) -> list[list[int]]:
-    """Places of Examples in rows of at most `tokens`, texts of like length together (equal lengths share a call)."""
-    order = sorted(range(len(examples)), key=lambda place: len(examples[place]))
-    return [[order[place] for place in row] for row in batches([examples[place] for place in order], tokens)]
+    chosen = states[torch.from_numpy(token).to(states.device)].float()
+    sums = chosen.new_zeros(len(bounds), states.shape[-1]).index_add(
+        0, torch.from_numpy(owner).to(states.device), chosen)
+    return sums / torch.from_numpy(lengths).to(sums)[:, None].clamp(min=1)
 
 
 def _ids(trained: Trained, texts: Sequence[str] | Sequence[np.ndarray], longest: int) -> list[np.ndarray]:
+    longest = min(longest, trained.config.position.length)
     strings = [text for text in texts if isinstance(text, str)]
-    encoded = iter(text_ids(trained.tokenizer, strings, longest) if strings else [])
-    return [next(encoded) if isinstance(text, str) else np.asarray(text, dtype=np.int64)[:longest] for text in texts]
-
-
-def _device(trained: Trained) -> torch.device:
-    return next(trained.network.parameters()).device
+    made = iter(text_ids(trained.tokenizer, strings, longest) if strings else [])
+    return [next(made) if isinstance(text, str) else np.asarray(text, dtype=np.int64)[:longest] for text in texts]

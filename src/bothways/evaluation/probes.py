@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bothways.errors import BothwaysError
-from bothways.evaluation.answers import TOKENS
 from bothways.evaluation.features import Tagged, span_features, text_features, visibility_named
+from bothways.evaluation.rows import TOKENS
 from bothways.evaluation.score import Score, Stopwatch, mean_score
 
 if TYPE_CHECKING:

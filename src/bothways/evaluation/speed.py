@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bothways.evaluation.answers import TOKENS
 from bothways.evaluation.features import text_features
+from bothways.evaluation.rows import TOKENS
 from bothways.evaluation.score import Score, Stopwatch, mean_score
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ Mean pooling is the neutral choice: the last token would flatter causal models, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bothways.batch import Example
-from bothways.evaluation.answers import TOKENS, packed, reading
-from bothways.evaluation.features import (
-    batches_by_length,
-    pool,
-    reading_example,
-    states_of,
-    text_ids,
-    visibility_named,
-)
+from bothways.evaluation.features import ids_of_each, pool, reading_example, states_of, visibility_named
 from bothways.evaluation.probes import Labelled, accuracy_scores, check_labelled
+from bothways.evaluation.rows import TOKENS, in_order, packed, reading, rows
 from bothways.evaluation.score import Score, Stopwatch
 from bothways.tasks.tuning import TuneConfig, tune
 from bothways.visibility import Visibility
@@ -49,7 +42,8 @@ class Classifier(nn.Module):
                  longest: int = 256) -> None:
         super().__init__()
         self.network, self.tokenizer = network, tokenizer
-        self.labels, self.visibility, self.longest = tuple(labels), visibility, longest
+        self.labels, self.visibility = tuple(labels), visibility
+        self.longest = min(longest, network.config.position.length)
         weight = next(network.parameters())
         self.head = nn.Linear(network.config.shape.width, len(self.labels), device=weight.device, dtype=weight.dtype)
         nn.init.zeros_(self.head.weight)
@@ -58,21 +52,27 @@ class Classifier(nn.Module):
     def forward(self, row: Example) -> Tensor:
         """Packed texts to logits: (texts, labels)."""
         special = torch.from_numpy(self.tokenizer.vocabulary.special).to(row.inputs.device)
-        return self.head(pool(states_of(self.network, row), row, ~special[row.inputs]))
+        pooled = pool(states_of(self.network, row), row, ~special[row.inputs])
+        return self.head(pooled.to(self.head.weight.dtype))
 
-    def examples(self, texts: Sequence[str]) -> list[Example]:
+    def examples(self, texts: Iterable[str]) -> Iterator[Example]:
         """Texts as they are read."""
-        return [reading_example(ids, self.visibility) for ids in text_ids(self.tokenizer, texts, self.longest)]
+        return (reading_example(ids, self.visibility) for ids in ids_of_each(self.tokenizer, texts, self.longest))
 
     def log_probabilities(self, texts: Sequence[str], tokens: int = TOKENS) -> np.ndarray:
         """(n, labels) float32, in the order of `texts`."""
-        examples = self.examples(texts)
-        found = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        with reading(self):
-            for places in batches_by_length(examples, tokens):
-                row = packed(examples, places, self.head.weight.device)
-                found[places] = self(row).float().log_softmax(-1).cpu().numpy()
-        return found
+        return np.stack([*self.each(texts, tokens)]) if texts else np.zeros((0, len(self.labels)), np.float32)
+
+    def each(self, texts: Iterable[str], tokens: int = TOKENS) -> Iterator[np.ndarray]:
+        """The log probabilities (labels,) of each text of a stream, which is packed `tokens` a pass and taken up only
+        as answers are asked for."""
+        def row_by_row() -> Iterator[tuple[list[int], np.ndarray]]:
+            for numbers, _, row in rows(self.examples(texts), lambda example: example, self.head.weight.device, tokens):
+                with reading(self):
+                    found = self(row).float().log_softmax(-1).cpu()
+                yield numbers, found.numpy()
+
+        return in_order(row_by_row())
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The likeliest label of each text."""
@@ -91,7 +91,7 @@ def fine_tune(trained: Trained, train: Labelled, config: TuneConfig | None = Non
     labels = sorted({label for _, label in train})
     model = Classifier(copy.deepcopy(trained.network), trained.tokenizer, labels,
                        visibility_named(trained, visibility), config.longest)
-    examples = model.examples([text for text, _ in train])
+    examples = list(model.examples(text for text, _ in train))
     device = model.head.weight.device
     targets = torch.tensor([labels.index(label) for _, label in train], device=device)
 

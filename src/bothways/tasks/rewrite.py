@@ -20,9 +20,9 @@ from torch import Tensor
 
 from bothways.batch import Example
 from bothways.errors import BothwaysError
-from bothways.evaluation.answers import TOKENS, packed
 from bothways.evaluation.likelihood import bound, exact
 from bothways.evaluation.questions import Way, ways
+from bothways.evaluation.rows import TOKENS, packed
 from bothways.evaluation.score import Score, Stopwatch, mean_score
 from bothways.tasks.tuning import TuneConfig, tune
 

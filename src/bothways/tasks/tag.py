@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bothways.batch import Example
-from bothways.evaluation.answers import TOKENS, packed, reading
 from bothways.evaluation.features import (
     Tagged,
-    batches_by_length,
+    bounds_of,
     mean_of_spans,
     reading_example,
     states_of,
     visibility_named,
 )
 from bothways.evaluation.probes import accuracy_scores, check_labelled, tags_of
+from bothways.evaluation.rows import TOKENS, in_order, packed, reading, rows
 from bothways.evaluation.score import Score, Stopwatch
 from bothways.tasks.tuning import TuneConfig, tune
 from bothways.visibility import Visibility
@@ -43,28 +43,30 @@ class Tagger(nn.Module):
 
     def forward(self, row: Example, bounds: Sequence[tuple[int, int]]) -> Tensor:
         """A packed row and the spans in it to logits: (spans, tags)."""
-        return self.head(mean_of_spans(states_of(self.network, row), bounds))
+        return self.head(mean_of_spans(states_of(self.network, row), bounds).to(self.head.weight.dtype))
 
-    def predict(self, texts: Sequence[Tagged], tokens: int = TOKENS) -> list[list[str]]:
+    def predict(self, texts: Iterable[Tagged], tokens: int = TOKENS) -> list[list[str]]:
         """The likeliest tag of each span of each text (the texts' own tags are not looked at)."""
-        examples = [reading_example(text.ids, self.visibility) for text in texts]
-        found: list[list[str]] = [[] for _ in texts]
-        with reading(self):
-            for places in batches_by_length(examples, tokens):
-                logits = self(packed(examples, places, self.head.weight.device), bounds_of(texts, places))
-                tags = iter(logits.argmax(-1).tolist())
-                for place in places:
-                    found[place] = [self.tags[next(tags)] for _ in texts[place].spans]
-        return found
+        return list(self.each(texts, tokens))
 
+    def each(self, texts: Iterable[Tagged], tokens: int = TOKENS) -> Iterator[list[str]]:
+        """As `predict`, for a stream: texts are taken up, packed `tokens` a pass, only as answers are asked for.
 
-def bounds_of(texts: Sequence[Tagged], places: Sequence[int]) -> list[tuple[int, int]]:
-    """Where the spans of the texts at `places` lie once those are packed end to end."""
-    found, first = [], 0
-    for place in places:
-        found += [(first + start, first + end) for start, end, _ in texts[place].spans]
-        first += len(texts[place].ids)
-    return found
+        Raises:
+            BothwaysError: a text of more tokens than the network has places.
+        """
+        places = self.network.config.position.length
+
+        def as_read(text: Tagged) -> Example:
+            return reading_example(text.ids, self.visibility)
+
+        def row_by_row() -> Iterator[tuple[list[int], Iterator[list[str]]]]:
+            for numbers, some, row in rows(texts, as_read, self.head.weight.device, tokens, places=places):
+                with reading(self):
+                    tags = iter(self(row, bounds_of(some)).argmax(-1).tolist())
+                yield numbers, ([self.tags[next(tags)] for _ in text.spans] for text in some)
+
+        return in_order(row_by_row())
 
 
 def fine_tune(trained: Trained, train: Sequence[Tagged], config: TuneConfig | None = None, *,
@@ -80,7 +82,7 @@ def fine_tune(trained: Trained, train: Sequence[Tagged], config: TuneConfig | No
 
     def loss_of(places: list[int], step: int) -> Tensor:
         targets = [number[tag] for place in places for _, _, tag in train[place].spans]
-        logits = model(packed(examples, places, device), bounds_of(train, places))
+        logits = model(packed(examples, places, device), bounds_of([train[place] for place in places]))
         return F.cross_entropy(logits.float(), torch.tensor(targets, device=device))
 
     tune(model.network, model.head, len(train), loss_of, config, watch)
