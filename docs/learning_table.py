@@ -9,17 +9,12 @@ network on the labels of tokens, and on real text beside the n-gram model that c
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from bothways.evaluation.questions import halves
 from bothways.study.measures import kind_of
 from bothways.study.results import Line, Results, compare, load
-from bothways.text.known import KnownSource
 
 
 def number(line: Line | None, percent: bool = False) -> str:
@@ -65,20 +60,6 @@ def text_rows(results: Results) -> Iterator[tuple[str, ...]]:
     yield "4-gram model", number(control), "" if control is None else control.estimator, ""
 
 
-def price_of_ends(documents: int = 300) -> float:
-    """What the truth spends a token, in nats, on ends that did not come.
-
-    A format that closes a span otherwise than a text need not spend it, and may come out below the truth by as much.
-    """
-    source = KnownSource(seed=0)
-    vocabulary, total, count = source.tokenizer.vocabulary, 0.0, 0
-    for ids, hidden in halves(source.sample(documents, np.random.default_rng(5)), vocabulary, 64):
-        for place in np.flatnonzero(hidden):
-            total -= math.log1p(-source.true_conditional(ids[:place + 1], int(place))[vocabulary.eos])
-            count += 1
-    return total / count
-
-
 def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *rows))
@@ -92,7 +73,6 @@ def main(folder: Path) -> None:
         if source.kind == "known":
             print(table(("objective", "nats per token above the truth", "estimator", "filling gaps, %",
                          "labelling words by what follows, %", "against the untrained network"), known_rows(results)))
-            print(f"\nEnds that did not come cost the truth {price_of_ends():.3f} nats a token.")
         else:
             print(table(("objective", "bits per byte", "estimator", "passes the n-gram model"), text_rows(results)))
         print()

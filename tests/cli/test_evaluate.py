@@ -30,12 +30,13 @@ def model(tmp_path_factory):
 def test_everything_is_measured_and_kept(model, capsys):
     assert main(["evaluate", str(model / "model"), "--corpus", str(model / "text.txt"), "--pairs",
                  str(model / "pairs.jsonl"), "--labels", str(model / "labels.csv"), "--windows", "3", "--blanks", "4",
-                 "--samples", "2", "--limit", "8", "--steps", "3", "--json", str(model / "scores.json")]) == 0
+                 "--samples", "2", "--stride", "32", "--limit", "8", "--steps", "3",
+                 "--json", str(model / "scores.json")]) == 0
     printed = capsys.readouterr().out
     assert "estimator" in printed and "≤" in printed and "exact" in printed
     scores = load(model / "scores.json")
     assert {"suffix NLL", "suffix bits per byte", "fill accuracy, single token", "minimal pairs", "probe accuracy",
-            "classification accuracy"} <= {score.name for score in scores}
+            "classification accuracy", "document bits per byte"} <= {score.name for score in scores}
     assert {score.mode for score in scores if score.name == "suffix NLL"} == {"causal", "bidirectional"}
 
 

@@ -11,6 +11,7 @@ from tests.evaluation.small import PARADIGMS, places, small
 from bothways.errors import BothwaysError
 from bothways.evaluation import pairs
 from bothways.evaluation.answers import answers
+from bothways.evaluation.pseudo import words
 from bothways.evaluation.questions import ways
 from bothways.text.tokenizer import Tokenizer
 
@@ -33,14 +34,14 @@ def pieces() -> Tokenizer:
 def test_words_are_runs_of_pieces():
     tokenizer = pieces()
     ids = pairs.sentence(tokenizer, "the unbelievable dogs zzz.")
-    found = ["".join(tokenizer.pieces(ids[word])) for word in pairs.words(ids, tokenizer.vocabulary)]
+    found = ["".join(tokenizer.pieces(ids[word])) for word in words(ids, tokenizer.vocabulary)]
     assert [word.strip() for word in found] == ["the", "unbelievable", "dogs", "zzz", "."]
 
 
 def test_word_l2r_hides_the_later_pieces_and_plain_does_not():
     trained = small("masked", pieces(), sharp=6.0)
     ids = pairs.sentence(trained.tokenizer, "the qyx cat")
-    word = next(word for word in pairs.words(ids, trained.vocabulary) if len(word) == 4)
+    word = next(word for word in words(ids, trained.vocabulary) if len(word) == 4)
     (way, *_) = ways(trained, off_mode=False)
 
     def log_p(target, *hidden):
@@ -48,7 +49,7 @@ def test_word_l2r_hides_the_later_pieces_and_plain_does_not():
         return float(one.log_probs[sorted(hidden).index(target)])
 
     others = [place for place in range(1, len(ids)) if place not in word]
-    rest = sum(log_p(place, place, *[later for w in pairs.words(ids, trained.vocabulary) if place in w
+    rest = sum(log_p(place, place, *[later for w in words(ids, trained.vocabulary) if place in w
                                      for later in w if later > place]) for place in others)
     l2r = rest + sum(log_p(place, *word[piece:]) for piece, place in enumerate(word))
     plain = sum(log_p(place, place) for place in range(1, len(ids)))
@@ -90,3 +91,52 @@ def test_the_corruption_of_both_members_agrees_outside_what_differs():
     agree = np.mean([[hidden[1] == too[1], hidden[2] == too[2], hidden[-1] == too[-1], hidden[-3] == too[-3]]
                      for (hidden, *_), (too, *_) in zip(one, other)])
     assert agree > 0.9
+
+
+def test_a_tree_reads_both_members_as_they_are():
+    """The shared beginning once: the same difference as two whole texts, also where one is the other's beginning."""
+    trained = small("causal", sharp=6.0)
+    (way,) = ways(trained, off_mode=False)
+    members = [(pairs.sentence(trained.tokenizer, pair.good), pairs.sentence(trained.tokenizer, pair.bad))
+               for pair in [*PAIRS, Pair("the cat sees the dog", "the cat"), Pair("dogs bark", "the dogs bark")]]
+    good, bad = zip(*members)
+    found = pairs.score(trained, way, "nll", good, bad)
+    for (one, other), (first, second) in zip(members, found):
+        whole = [answers(trained, [way.pose(ids, np.arange(len(ids)) > 0)])[0].log_probs.sum() for ids in (one, other)]
+        assert first - second == pytest.approx(whole[0] - whole[1], abs=1e-4)
+    tree = pairs.tree(good[0], bad[0], 6)
+    assert len(tree) == len(good[0]) + len(bad[0]) - 6 and len(tree.asks[0].where) == len(good[0]) + len(bad[0]) - 12
+
+
+def test_other_rules_by_hand():
+    trained = small("masked", pieces(), sharp=6.0)
+    (way, *_) = ways(trained, off_mode=False)
+    good, bad = (pairs.sentence(trained.tokenizer, text) for text in ("the qyx cat", "the dogs cat"))
+    word = next(word for word in words(good, trained.vocabulary) if len(word) == 4)
+
+    def log_p(*hidden):
+        return answers(trained, [way.pose(good, places(len(good), *hidden))])[0].log_probs
+
+    expected = sum(log_p(*word[piece:])[0] for piece in range(4))
+    assert pairs.score(trained, way, "difference", [good], [bad])[0][0] == pytest.approx(expected, abs=1e-3)
+    whole = sum(log_p(*one).sum() for one in words(good, trained.vocabulary))
+    assert pairs.score(trained, way, "pll-word", [good], [bad])[0][0] == pytest.approx(whole, abs=1e-3)
+
+
+def test_parts_by_phenomenon_and_by_pieces():
+    class Grouped(NamedTuple):
+        good: str
+        bad: str
+        kind: str
+        group: str
+
+    trained = small("masked", pieces())
+    some = [Grouped("the qyx cat", "the dogs cat", "a", "one"), Grouped("a cat sees", "a dogs sees", "b", "two"),
+            Grouped("a cat", "a cat", "b", "two")]
+    whole, *parts = pairs.minimal_pairs(trained, some, parts=True)
+    assert [part.name for part in parts[:2]] == ["minimal pairs, one", "minimal pairs, two"]
+    assert parts[1].items == whole.items[1:]
+    counts = {part.name.split("word of ")[1]: part.n for part in parts[2:]}
+    sizes = [pairs.critical_pieces(*(pairs.sentence(trained.tokenizer, text) for text in one[:2]), trained.vocabulary)
+             for one in some]
+    assert sizes[0] == 4 and sizes[2] == 0 and sum(counts.values()) == 2 and counts["3 or more pieces"] >= 1

@@ -47,9 +47,11 @@ def test_split_keeps_classes_and_equal_texts_together():
 
 def test_pairs_in_the_format_of_blimp(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"sentence_good": "A b.", "sentence_bad": "B a.", "UID": "order"}) + "\n"
+    path.write_text(json.dumps({"sentence_good": "A b.", "sentence_bad": "B a.", "UID": "order",
+                                "linguistics_term": "word order"}) + "\n"
                     + json.dumps({"good": "x", "bad": "y"}) + "\n")
-    assert [tuple(pair) for pair in read_pairs(path)] == [("A b.", "B a.", "order"), ("x", "y", "pair")]
+    assert [tuple(pair) for pair in read_pairs(path)] == [("A b.", "B a.", "order", "word order"),
+                                                          ("x", "y", "pair", "")]
     path.write_text('{"sentence_good": "x"}\n')
     with pytest.raises(BothwaysError, match=r"a\.jsonl:1: no field 'sentence_bad'"):
         read_pairs(path)
@@ -68,6 +70,6 @@ def test_real_labels(data):
 def test_swapped_words(rng):
     pairs = swapped(["The cat  sat on\nthe mat.", "one", "same same"], rng)
     assert len(pairs) == 1
-    good, bad, _ = pairs[0]
+    good, bad, *_ = pairs[0]
     assert good != bad and sorted(good.split()) == sorted(bad.split()) and len(good) == len(bad)
     assert sum(a != b for a, b in zip(good.split(), bad.split(), strict=True)) == 2

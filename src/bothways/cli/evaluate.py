@@ -4,21 +4,29 @@
 
 Minimal pairs in the format of BLiMP and labelled texts (CSV or JSON lines) add what they can tell:
 
-    bothways evaluate run/model --corpus notes/ --pairs blimp.jsonl --labels tickets.csv --json scores.json
+    bothways evaluate run/model --corpus notes/ --pairs blimp.jsonl.gz --labels tickets.csv --json scores.json
+
+All pairs of a file, by phenomenon and by pieces of the critical word; and whole texts in windows of the model's length:
+
+    bothways evaluate run/model --pairs blimp.jsonl.gz --limit 0 --no-off-mode
+    bothways evaluate run/model --corpus notes/ --stride 64
 
 Give text the model has not been trained on: a folder prepared by `bothways train` offers its held-out part by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bothways.batch import Window
     from bothways.evaluation.score import Score
     from bothways.families.trained import Trained
@@ -47,7 +55,11 @@ class Options:
     samples: int = 16
     """Draws of each bound."""
     limit: int = 200
-    """Pairs, and tested labelled texts, at most (four times as many to learn from)."""
+    """Pairs, and tested labelled texts, at most (four times as many to learn from); 0 for all."""
+    rules: tuple[str, ...] = ()
+    """How pairs are scored, such as nll, pll-word-l2r, pll, pll-word, difference or bound; what fits when none."""
+    stride: int | None = None
+    """Also score whole texts of any length, with so many new tokens in each window of the model's length."""
     window: int = 128
     """Tokens of a window."""
     steps: int = 150
@@ -75,7 +87,10 @@ def run(options: Options) -> int:
     console, scores = Console(), []
     for what, found in measured(trained, options):
         scores += found
-        Console(stderr=True).print(f"[dim]{what}: {sum(score.seconds for score in found):.1f} s[/dim]")
+        seconds = sum(score.seconds for score in found)
+        done = sum(score.n for score in found if score.name == "minimal pairs")
+        rate = f", {done / seconds:,.1f} pairs a second" if done and seconds else ""
+        Console(stderr=True).print(f"[dim]{what}: {seconds:.1f} s{rate}[/dim]")
     table = Table("what", "called", "estimator", "value", "95%", "n", title=f"{options.folder}")
     for score in scores:
         low, high = score.interval()
@@ -95,6 +110,7 @@ def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Sco
     from bothways.evaluation.likelihood import suffix
     from bothways.evaluation.pairs import minimal_pairs
     from bothways.evaluation.speed import encoding_speed
+    from bothways.evaluation.strided import documents
     from bothways.tasks.classify import classification
     from bothways.tasks.tuning import TuneConfig
     from bothways.text.labels import read_labelled
@@ -110,21 +126,62 @@ def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Sco
         whole = elbo(trained, windows, limit=options.windows, samples=options.samples, seed=options.seed)
         if whole:
             yield "likelihood of whole texts", whole
+        if options.stride is not None:
+            yield "texts in windows", documents(trained, texts_of(trained, options), stride=options.stride,
+                                                samples=options.samples, seed=options.seed)
         yield "filling blanks", fill(trained, windows, blanks=options.blanks, seed=options.seed)
         yield "reading speed", [encoding_speed(trained, [window.ids for window in windows[:32]])]
     if pairs is not None:
         from bothways.evaluation.questions import spread
 
-        some = [pairs[place] for place in spread(len(pairs), options.limit)]
-        yield "minimal pairs", minimal_pairs(trained, some, samples=options.samples, off_mode=options.off_mode)
+        some = [pairs[place] for place in spread(len(pairs), options.limit or len(pairs))]
+        with progress("pairs") as tell:
+            found = minimal_pairs(trained, some, rules=options.rules or None, samples=options.samples,
+                                  off_mode=options.off_mode, parts=True, tell=tell)
+        yield "minimal pairs", found
     if labelled is not None:
-        train, test = probes.split(probes.rows(labelled), seed=options.seed, train_limit=4 * options.limit,
-                                   test_limit=options.limit)
+        most = options.limit or len(labelled.texts)
+        train, test = probes.split(probes.rows(labelled), seed=options.seed, train_limit=4 * most, test_limit=most)
         yield "frozen features", probes.probe_texts(trained, train, test, visibility=options.visibility)
         config = TuneConfig(steps=options.steps, seed=options.seed, longest=options.window)
         yield "fine-tuning", classification(trained, train, test, config, visibility=options.visibility)
         for control in controls.CLASSIFIERS:
             yield control, controls.classify(control, train, test)  # type: ignore[arg-type]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A line on standard error with what is done, the rate and the time left, while a block runs at a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                  TextColumn("{task.fields[rate]}", style="dim"), TimeRemainingColumn(),
+                  console=console, transient=True, disable=not console.is_terminal) as shown:
+        lines: dict[str, Any] = {}
+
+        def tell(name: str, done: int, total: int) -> None:
+            if name not in lines:
+                lines[name] = shown.add_task(name, total=total, rate="")
+            spent = shown.tasks[lines[name]].elapsed or 0.0
+            shown.update(lines[name], completed=done, rate=f"{done / max(spent, 1e-9):,.1f} {what} a second")
+
+        yield tell
+
+
+def texts_of(trained: Trained, options: Options) -> list[np.ndarray]:
+    """Whole texts of the corpus, at most `windows` of them, in the model's tokens behind `<bos>`."""
+    import itertools
+
+    import numpy as np
+
+    from bothways.text.corpora import read
+
+    assert options.corpus is not None
+    begin = trained.vocabulary.bos
+    some = itertools.islice(read(options.corpus, options.field), options.windows)
+    return [np.array([begin, *trained.tokenizer.encode(document.text, reserved=False)]) for document in some]
 
 
 def held_out(trained: Trained, options: Options) -> Sequence[Window]:

@@ -16,7 +16,7 @@ from bothways.evaluation.likelihood import TrueNLL, suffix_scores, true_nll_of
 from bothways.evaluation.ngram import NGram
 from bothways.evaluation.pairs import PairLike, by_kind, sentence
 from bothways.evaluation.probes import Labelled, accuracy_scores, check_labelled
-from bothways.evaluation.questions import halves
+from bothways.evaluation.questions import halves, rests
 from bothways.evaluation.score import Score, Stopwatch, mean_score, timed
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def ngram_suffix(model: NGram, windows: Sequence[Window] | Sequence[np.ndarray],
     """The scores of `likelihood.suffix`, on the same tokens of the same windows."""
     scores: list[Score] = []
     with timed(scores):
-        asked = halves(windows, vocabulary, limit)
+        known = truth is not None and not callable(truth)
+        asked = rests(windows, vocabulary, limit) if known else halves(windows, vocabulary, limit)
         nats = np.array([-model.log_probs(ids)[hidden].sum() for ids, hidden in asked])
         scores += suffix_scores("suffix", MODE, "exact", nats, asked, vocabulary, true_nll_of(truth))
     return scores

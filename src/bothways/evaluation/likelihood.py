@@ -3,16 +3,19 @@
 Three estimators that never share a column without their names (`literature.md` section 1, rules 6 and 7):
 
 - exact: the chain rule, left to right;
-- upper bound: the exact-k form of the masked-diffusion bound (arXiv 2502.09992): hide k
-  of the L tokens, k uniform in 1..L, and weigh their loss by L / k. It bounds -log p of the any-order model that
-  the network's conditionals define, so it holds for masked, diffusion and hybrid networks alike;
-- pseudo: one token hidden at a time, everything else of the window seen. Neither a bound nor a probability.
+- upper bound: the masked-diffusion bound, in its exact-k form (arXiv 2502.09992): hide k of the L tokens, k uniform in
+  1..L, and weigh their loss by L / k; or over times t (eq. 3 and 4): hide each token with chance t and weigh by 1 / t.
+  Both bound -log p of the any-order model that the network's conditionals define, so they hold for masked, diffusion
+  and hybrid networks alike, and have the same mean; the exact-k form varies less;
+- pseudo: tokens hidden one at a time or word by word, everything else of the window seen (`pseudo.RULES`). Neither a
+  bound nor a probability.
 
 Corruption is a function of (seed, window, sample) only: every model is asked the same questions.
 
 Who sees both sides also sees how many places are hidden, and where a window ends with its text that is how long the
-text is: knowledge that a causal model has to pay for. Such a bound is "given the length"; of a known source the true
-price of that knowledge is known, is added, and the estimator says so.
+text is: knowledge that a causal model has to pay for. Of text such a bound is "given the length", and ends are not
+asked for. Of a known source whole texts are taken (`questions.rests`), everybody is asked for the end as well, and who
+was told the length pays its true price: then the truth is a lower bound for all.
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from bothways.batch import Example, Vocabulary, Window
 from bothways.evaluation.answers import TOKENS, answers
 from bothways.evaluation.lengths import length_nll
-from bothways.evaluation.questions import Way, halves, ways, with_end
+from bothways.evaluation.pseudo import RULES, pseudo_nats
+from bothways.evaluation.questions import Way, halves, rests, tells_length, ways, with_end
 from bothways.evaluation.score import Score, mean_score, timed
 
 if TYPE_CHECKING:
@@ -38,46 +42,57 @@ Asked = tuple[np.ndarray, np.ndarray]
 """(ids (L,) int64, hidden (L,) bool): the tokens whose likelihood is wanted, given the others."""
 TrueNLL = Callable[[np.ndarray], np.ndarray]
 """ids (L,) -> (L,) true -log p(token | left), in nats."""
+Form = Literal["exact-k", "times"]
+"""Of the bound: k hidden tokens, or each hidden with chance t."""
 
 
 def suffix(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray], *, limit: int = 64, samples: int = 16,
-           pseudo: int = 0, off_mode: bool = True, truth: KnownSource | TrueNLL | None = None, seed: int = 0,
-           tokens: int = TOKENS) -> list[Score]:
+           pseudo: int = 0, rules: Sequence[str] = ("pll",), off_mode: bool = True,
+           truth: KnownSource | TrueNLL | None = None, seed: int = 0, tokens: int = TOKENS) -> list[Score]:
     """NLL of second halves given first halves, in every way the model can be called.
 
     Args:
         windows: held-out windows; `limit` of them, spread evenly, are used.
         samples: draws of k and of the hidden places for the bound.
-        pseudo: windows for the one-token-at-a-time pseudo-likelihood (0 leaves it out; it costs L passes each).
+        pseudo: windows for pseudo-likelihoods by `rules` of `pseudo.RULES` (0 leaves them out; each costs about L
+            passes a window).
         off_mode: also call a one-tower model in the direction it was not trained in.
-        truth: the source where it is known: adds the distance to the truth. Its method `true_nll` alone will do,
-            but then the length is not paid for.
+        truth: the source where it is known: whole texts are asked from one place on, their ends included, and the
+            distance to the truth is added. Its method `true_nll` alone will do, but then halves are asked, without
+            ends, and the length is not paid for.
     Returns:
         for each way and estimator "suffix NLL" (nats per token), "suffix bits per byte" where tokens have bytes,
         and "suffix NLL above the truth" where that is known; items are windows, weights their tokens or bytes.
     """
     vocabulary = trained.vocabulary
-    asked = halves(windows, vocabulary, limit)
     source = None if truth is None or callable(truth) else truth
+    asked = halves(windows, vocabulary, limit) if source is None else rests(windows, vocabulary, limit)
     true_nll = true_nll_of(truth)
     ends = any(with_end(ids, vocabulary) for ids, _ in asked)
     scores: list[Score] = []
     for way in ways(trained, off_mode):
         with timed(scores):
+            told = ends and tells_length(way, vocabulary)
             if way.kind == "exact":
                 nats = exact(trained, way, asked, tokens)
             else:
-                nats = bound(trained, way, asked, samples, seed, tokens)
-                if source is not None and ends:
-                    nats = nats + np.array([length_price(source, *pair, vocabulary) for pair in asked])
-            how = estimator(way, samples, "" if not ends else "given" if source is None else "paid")
+                nats = bound(trained, way, without_ends(asked, vocabulary), samples, seed, tokens)
+            if told and source is not None:
+                nats = nats + np.array([length_price(source, *pair) for pair in asked])
+            how = estimator(way, samples, "" if not told else "given" if source is None else "paid")
             scores += suffix_scores("suffix", way.name, how, nats, asked, vocabulary, true_nll)
         if pseudo and way.kind == "both sides" and way.trained:
-            with timed(scores):
-                some = asked[:pseudo]
-                scores += suffix_scores("suffix", way.name, "pseudo, one token at a time",
-                                        one_at_a_time(trained, way, some, tokens), some, vocabulary)
+            some = without_ends(asked[:pseudo], vocabulary)
+            for rule in rules:
+                with timed(scores):
+                    scores += suffix_scores("suffix", way.name, RULES[rule],
+                                            pseudo_nats(trained, way, some, rule, tokens), some, vocabulary)
     return scores
+
+
+def without_ends(asked: Sequence[Asked], vocabulary: Vocabulary) -> list[Asked]:
+    """The same questions with every reserved token left standing: who knows the length is not asked for the end."""
+    return [(ids, hidden & ~vocabulary.special[ids]) for ids, hidden in asked]
 
 
 def true_nll_of(truth: KnownSource | TrueNLL | None) -> TrueNLL | None:
@@ -85,22 +100,20 @@ def true_nll_of(truth: KnownSource | TrueNLL | None) -> TrueNLL | None:
     return truth if truth is None or callable(truth) else truth.true_nll
 
 
-def length_price(source: KnownSource, ids: np.ndarray, hidden: np.ndarray, vocabulary: Vocabulary) -> float:
-    """What knowing the number of hidden places is worth, in nats: a bound given the length, and this, bound the tokens.
+def length_price(source: KnownSource, ids: np.ndarray, hidden: np.ndarray) -> float:
+    """What knowing the number of hidden places is worth, in nats: with it a bound given the length bounds them all.
 
-    p(tokens | left) = p(tokens | left, length) p(length | left) / p(end | left, tokens).
+    p(tokens, end | left) = p(tokens | left, length) p(length | left).
     """
-    if not with_end(ids, vocabulary):
-        return 0.0
-    return length_nll(source, ids, int(np.flatnonzero(hidden)[0])) - float(source.true_nll(ids)[-1])
+    return length_nll(source, ids, int(np.flatnonzero(hidden)[0]))
 
 
-def estimator(way: Way, samples: int, length: str = "") -> str:
+def estimator(way: Way, samples: int, length: str = "", form: Form = "exact-k") -> str:
     """The name of the estimator that `suffix` uses for a way; `length` is "given", "paid" or "" if not known to it."""
-    if way.kind == "exact":
-        return "exact"
     notes = {"": "", "given": " given the length", "paid": " and the length's true price"}
-    return f"upper bound{notes[length]}, {samples} samples"
+    if way.kind == "exact":
+        return f"exact{notes[length]}"
+    return f"upper bound{' over times' if form == 'times' else ''}{notes[length]}, {samples} samples"
 
 
 def exact(trained: Trained, way: Way, asked: Sequence[Asked], tokens: int = TOKENS) -> np.ndarray:
@@ -109,15 +122,20 @@ def exact(trained: Trained, way: Way, asked: Sequence[Asked], tokens: int = TOKE
 
 
 def bound(trained: Trained, way: Way, asked: Sequence[Asked], samples: int, seed: int = 0,
-          tokens: int = TOKENS) -> np.ndarray:
-    """The exact-k upper bound on -log p of the hidden tokens, averaged over `samples` draws: (n,) nats."""
+          tokens: int = TOKENS, form: Form = "exact-k") -> np.ndarray:
+    """The upper bound on -log p of the hidden tokens, averaged over `samples` draws: (n,) nats; 0 where none is hidden.
+
+    The draws are a function of (seed, number of the question): common random numbers for all models.
+    """
     total = np.zeros(len(asked))
     questions: list[Example] = []
     shares: list[tuple[int, float]] = []
+    draw = subsets if form == "exact-k" else timed_subsets
     for number, (ids, hidden) in enumerate(asked):
-        for subset in subsets(int(hidden.sum()), samples, np.random.default_rng((seed, number))):
-            questions.append(way.pose(ids, _within(hidden, subset)))
-            shares.append((number, len(subset) / subset.sum() / samples))
+        for subset, weight in draw(int(hidden.sum()), samples, np.random.default_rng((seed, number))):
+            if subset.any():
+                questions.append(way.pose(ids, _within(hidden, subset)))
+                shares.append((number, weight))
     for (number, weight), one in zip(shares, answers(trained, questions, tokens)):
         total[number] += weight * one.nats
     return total
@@ -155,27 +173,22 @@ def over_orders(trained: Trained, way: Way, asked: Asked, tokens: int = TOKENS) 
     return -sum(float(one.log_probs[place]) for one, place in zip(answered, first)) / len(orders)
 
 
-def one_at_a_time(trained: Trained, way: Way, asked: Sequence[Asked], tokens: int = TOKENS) -> np.ndarray:
-    """Pseudo-likelihood: -sum of log p(token | all others), one question for each hidden token: (n,) nats."""
-    questions, owner = [], []
-    for number, (ids, hidden) in enumerate(asked):
-        for place in np.flatnonzero(hidden):
-            questions.append(way.pose(ids, np.arange(len(ids)) == place))
-            owner.append(number)
-    nats = np.array([one.nats for one in answers(trained, questions, tokens)])
-    return np.bincount(np.array(owner, dtype=np.int64), weights=nats, minlength=len(asked)) if owner else \
-        np.zeros(len(asked))
-
-
-def subsets(length: int, samples: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """`samples` random subsets of `length` places, (length,) bool each, with sizes k spread evenly over 1..length.
+def subsets(length: int, samples: int, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
+    """`samples` random subsets of `length` places, (length,) bool each, with sizes k spread evenly over 1..length, and
+    their weights length / k / samples.
 
     Each k alone is uniform; together they are stratified, which lowers the variance of their mean.
     """
     if length == 0:
         return []
-    sizes = 1 + np.floor((np.arange(samples) + rng.random()) / samples * length).astype(int)
-    return [rng.permutation(length) < min(size, length) for size in sizes]
+    sizes = np.minimum(1 + np.floor((np.arange(samples) + rng.random()) / samples * length).astype(int), length)
+    return [(rng.permutation(length) < size, length / int(size) / samples) for size in sizes]
+
+
+def timed_subsets(length: int, samples: int, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
+    """`samples` random subsets: each place in with chance t, t spread evenly over (0, 1], weighed 1 / t / samples."""
+    times = (np.arange(samples) + 1 - rng.random()) / samples
+    return [(rng.random(length) < time, 1 / float(time) / samples) for time in times]
 
 
 def suffix_scores(name: str, mode: str, how: str, nats: np.ndarray, asked: Sequence[Asked], vocabulary: Vocabulary,

@@ -4,26 +4,33 @@
 - pll-word-l2r, for modes that see both sides: the sum over tokens, each with the later pieces of its word hidden too
   (Kauf & Ivanova 2023, arXiv 2305.10588).
 - pll, for the same: each token alone hidden (Salazar et al. 2020); inflated for words of several pieces.
+- pll-word, for the same: all pieces of a word hidden together.
+- difference, for the same: only the words in which the two differ, within words left to right: one or a few questions a
+  pair instead of one a token, and another rule.
 - bound, for diffusion and hybrids: minus the exact-k bound, with the same corruption for both members.
 - word-blanks, for two towers: one blank for each word, written by the decoder.
 
 Pseudo-likelihoods are compared only inside a pair. An encoder-decoder is never given the sentence it has to write,
-since copying would win.
+since copying would win. Members are laid as a tree for a purely causal network: what both begin with is read once, and
+its likelihood, which is the same, is left out of both scores.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from bothways.batch import Example, Vocabulary
 from bothways.errors import BothwaysError, nearest
-from bothways.evaluation.answers import TOKENS, answers
+from bothways.evaluation.answers import TOKENS, Answers, answers
+from bothways.evaluation.pseudo import turns, words
 from bothways.evaluation.questions import Way, ways
 from bothways.evaluation.score import Score, mean_score, timed
+from bothways.objectives import base
+from bothways.visibility import IntoPrefix, causal, same_block
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
@@ -31,9 +38,15 @@ if TYPE_CHECKING:
 
 RULES = {
     "nll": "NLL, exact", "pll-word-l2r": "PLL-word-l2r, pseudo", "pll": "PLL plain, pseudo",
+    "pll-word": "PLL-word, pseudo", "difference": "differing words only, pseudo",
     "bound": "upper bound, {samples} common samples", "word-blanks": "word blanks, pseudo",
 }
 """Rule -> the estimator's name in a Score."""
+CHUNK = 256
+"""Pairs whose questions are laid out at one time."""
+TREE = causal & (IntoPrefix() | same_block)
+"""Two members behind what they share: `prefix` 1 is shared, and each member is a `block` of its own."""
+LEVELS = ("1 piece", "2 pieces", "3 or more pieces")
 
 
 class PairLike(Protocol):
@@ -51,7 +64,8 @@ class PairLike(Protocol):
 
 
 def minimal_pairs(trained: Trained, pairs: Sequence[PairLike], *, rules: Sequence[str] | None = None,
-                  samples: int = 16, off_mode: bool = False, seed: int = 0, tokens: int = TOKENS) -> list[Score]:
+                  samples: int = 16, off_mode: bool = False, seed: int = 0, tokens: int = TOKENS,
+                  parts: bool = False, tell: Callable[[str, int, int], None] | None = None) -> list[Score]:
     """The share of pairs whose good member scores higher, for each way of calling the model.
 
     Args:
@@ -59,28 +73,73 @@ def minimal_pairs(trained: Trained, pairs: Sequence[PairLike], *, rules: Sequenc
         rules: of `RULES`; by default the one that fits each way (see `default_rule`). A rule that does not fit a
             way is left out for that way.
         samples: draws of the bound.
+        parts: also a Score for each phenomenon (the pairs' `group`, where they have one) and for each number of
+            pieces of the critical word (`critical_pieces`).
+        tell: called with (way, pairs done, pairs) as it goes.
     Returns:
-        one Score for each way and rule; items are pairs (1, 0.5 or 0), `details` the accuracy of each kind.
+        one Score for each way and rule; items are pairs (1, 0.5 or 0), `details` the accuracy of each kind. With
+        `parts` it is followed by "minimal pairs, PART".
     Raises:
         BothwaysError: an unknown rule.
     """
     for rule in rules or ():
         if rule not in RULES:
             raise BothwaysError(f"no scoring rule for minimal pairs is called '{rule}' " + nearest(rule, RULES))
-    good = [sentence(trained.tokenizer, pair.good) for pair in pairs]
-    bad = [sentence(trained.tokenizer, pair.bad) for pair in pairs]
+    good = sentences(trained.tokenizer, [pair.good for pair in pairs])
+    bad = sentences(trained.tokenizer, [pair.bad for pair in pairs])
     scores: list[Score] = []
     for way in ways(trained, off_mode):
         for rule in rules or (default_rule(way),):
             if not fits(rule, way):
                 continue
-            with timed(scores):
-                # both members in one call, so that they share batches; bounds share their corruption inside `score`
-                both = score(trained, way, rule, good, bad, samples, seed, tokens)
+            found: list[Score] = []
+            with timed(found):
+                both: list[tuple[float, float]] = []
+                for start in range(0, len(good), CHUNK):
+                    some = slice(start, start + CHUNK)
+                    both += score(trained, way, rule, good[some], bad[some], samples, seed, tokens, start)
+                    if tell is not None:
+                        tell(way.name, len(both), len(good))
                 items = [1.0 if one > other else 0.5 if one == other else 0.0 for one, other in both]
-                scores.append(mean_score("minimal pairs", way.name, RULES[rule].format(samples=samples), items,
-                                         unit="accuracy", details=by_kind([pair.kind for pair in pairs], items)))
+                found.append(mean_score("minimal pairs", way.name, RULES[rule].format(samples=samples), items,
+                                        unit="accuracy", details=by_kind([pair.kind for pair in pairs], items)))
+            scores += found
+            if parts:
+                scores += by_part(found[0], pairs, good, bad, trained.vocabulary)
     return scores
+
+
+def by_part(whole: Score, pairs: Sequence[PairLike], good: Sequence[np.ndarray], bad: Sequence[np.ndarray],
+            vocabulary: Vocabulary) -> list[Score]:
+    """The items of a Score again, by phenomenon and by the pieces of the critical word."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    items = whole.items or []
+    for name in sorted({getattr(pair, "group", "") for pair in pairs} - {""}):
+        groups[name] = [item for pair, item in zip(pairs, items) if getattr(pair, "group", "") == name]
+    pieces = [critical_pieces(*members, vocabulary) for members in zip(good, bad)]
+    for level, name in enumerate(LEVELS, start=1):
+        some = [item for count, item in zip(pieces, items) if count and min(count, 3) == level]
+        if some:
+            groups["critical word of " + name] = some
+    return [mean_score(f"{whole.name}, {name}", whole.mode, whole.estimator, some, unit=whole.unit)
+            for name, some in groups.items()]
+
+
+def critical_pieces(good: np.ndarray, bad: np.ndarray, vocabulary: Vocabulary) -> int:
+    """How many pieces the word has in which two members first differ, in the member that has more; 0 if in none.
+
+    A member that is the beginning of the other differs from it in the other's next word.
+    """
+    start = shared_beginning(good, bad)
+    sizes = [len(word) for ids in (good, bad) for word in words(ids, vocabulary) if start in word]
+    return max(sizes, default=0)
+
+
+def shared_beginning(one: np.ndarray, other: np.ndarray) -> int:
+    """The number of tokens with which both begin."""
+    same = min(len(one), len(other))
+    differ = np.flatnonzero(one[:same] != other[:same])
+    return int(differ[0]) if len(differ) else same
 
 
 def default_rule(way: Way) -> str:
@@ -100,41 +159,83 @@ def fits(rule: str, way: Way) -> bool:
 
 
 def score(trained: Trained, way: Way, rule: str, good: Sequence[np.ndarray], bad: Sequence[np.ndarray],
-          samples: int = 16, seed: int = 0, tokens: int = TOKENS) -> list[tuple[float, float]]:
-    """The scores (higher is likelier) of both members of each pair, from their ids beginning with `<bos>`."""
+          samples: int = 16, seed: int = 0, tokens: int = TOKENS, first: int = 0) -> list[tuple[float, float]]:
+    """The scores (higher is likelier) of both members of each pair, from their ids beginning with `<bos>`.
+
+    `first` is the number of the first pair among all, on which the corruption of a bound depends.
+    """
+    if rule == "nll" and _reads_plainly(way, trained):
+        return _by_trees(trained, good, bad, tokens)
     questions: list[Example] = []
     # (place of the question's sentence, weight, which of its targets count: all when none)
     notes: list[tuple[int, float, int | None]] = []
     for number, members in enumerate(zip(good, bad)):
         for side, ids in enumerate(members):
             other = members[1 - side]
-            asked = _common_subsets(ids, other, samples, (seed, number)) if rule == "bound" else \
-                _asked(ids, rule, trained.vocabulary)
+            asked = _common_subsets(ids, other, samples, (seed, first + number)) if rule == "bound" else \
+                _asked(ids, other, rule, trained.vocabulary)
             for hidden, weight, target in asked:
                 questions.append(way.pose(ids, hidden))
                 notes.append((2 * number + side, weight, target))
     totals = np.zeros(2 * len(good))
-    for (place, weight, target), one in zip(notes, answers(trained, questions, tokens)):
+    for (place, weight, target), one in zip(notes, _answered(trained, questions, tokens)):
         totals[place] += weight * float(one.log_probs.sum() if target is None else one.log_probs[target])
     return [(float(one), float(other)) for one, other in totals.reshape(-1, 2)]
 
 
-def words(ids: np.ndarray, vocabulary: Vocabulary) -> list[np.ndarray]:
-    """The places of each word of `ids` (L,), reserved tokens left out: a word begins where its first piece does."""
-    found: list[list[int]] = []
-    for place, token in enumerate(ids):
-        if vocabulary.special[token]:
-            found.append([])
-        elif not found or not found[-1] or vocabulary.starts_word[token]:
-            found.append([place])
-        else:
-            found[-1].append(place)
-    return [np.array(word) for word in found if word]
+def _answered(trained: Trained, questions: Sequence[Example], tokens: int) -> list[Answers]:
+    """`answers` with questions of one length side by side, which share one call of attention."""
+    order = sorted(range(len(questions)), key=lambda place: len(questions[place]))
+    found: list[Answers | None] = [None] * len(questions)
+    for place, one in zip(order, answers(trained, [questions[place] for place in order], tokens)):
+        found[place] = one
+    return [one for one in found if one is not None]
+
+
+def _reads_plainly(way: Way, trained: Trained) -> bool:
+    """Whether a way reads a text as it stands, left to right, each place naming the next: two can then be a tree."""
+    if way.two_towers or way.mode is None or way.mode.predicts != "next" or trained.config.mixer.kind != "attention":
+        return False
+    ids = np.array([trained.vocabulary.bos, *np.flatnonzero(~trained.vocabulary.special)[:3]], dtype=np.int64)
+    posed = way.pose(ids, np.arange(len(ids)) > 0)
+    return posed.visibility == causal and posed.inputs.tolist() == ids.tolist() and set(posed.fields) == {
+        "index", "position", "document"}
+
+
+def _by_trees(trained: Trained, good: Sequence[np.ndarray], bad: Sequence[np.ndarray],
+              tokens: int) -> list[tuple[float, float]]:
+    """log p of what differs in each pair, the shared beginning read once."""
+    starts = [max(1, shared_beginning(*members)) for members in zip(good, bad)]
+    trees = [tree(one, other, start) for one, other, start in zip(good, bad, starts)]
+    found = []
+    for one, start, answered in zip(good, starts, _answered(trained, trees, tokens)):
+        cut = len(one) - start
+        found.append((float(answered.log_probs[:cut].sum()), float(answered.log_probs[cut:].sum())))
+    return found
+
+
+def tree(one: np.ndarray, other: np.ndarray, start: int) -> Example:
+    """Two texts that share their first `start` tokens (at least one) in one row: what follows is asked of both."""
+    place = np.concatenate([np.arange(len(one)), np.arange(start, len(other))])
+    block = np.concatenate([np.zeros(start), np.ones(len(one) - start), np.full(len(other) - start, 2)])
+    tails = [np.arange(start, len(one)), np.arange(len(one), len(place))]
+    # the token before each: in its own branch, or the last one they share
+    where = np.concatenate([np.where(tail == first, start - 1, tail - 1)
+                            for tail, first in zip(tails, (start, len(one)))])
+    inputs = np.concatenate([one, other[start:]])
+    return base.example(inputs, TREE, [base.ask(where, inputs[np.concatenate(tails)])], index=place, position=place,
+                        prefix=block == 0, block=block)
 
 
 def sentence(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """`<bos>` and the tokens of a sentence: (L,) int64. No `<eos>`, since documents end there and sentences do not."""
     return np.array([tokenizer.vocabulary.bos, *tokenizer.encode(text, reserved=False)], dtype=np.int64)
+
+
+def sentences(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+    """`sentence` of each, in one call of the tokenizer."""
+    begin = tokenizer.vocabulary.bos
+    return [np.array([begin, *ids], dtype=np.int64) for ids in tokenizer.encode_batch(list(texts), reserved=False)]
 
 
 def by_kind(kinds: Sequence[str], items: Sequence[float]) -> dict[str, float]:
@@ -145,19 +246,21 @@ def by_kind(kinds: Sequence[str], items: Sequence[float]) -> dict[str, float]:
     return {kind: float(np.mean(group)) for kind, group in sorted(groups.items())} if len(groups) > 1 else {}
 
 
-def _asked(ids: np.ndarray, rule: str, vocabulary: Vocabulary) -> list[tuple[np.ndarray, float, int | None]]:
-    """(hidden, weight, target) of every question that a rule asks about one sentence."""
-    places = np.arange(len(ids))
+def _asked(ids: np.ndarray, other: np.ndarray, rule: str,
+           vocabulary: Vocabulary) -> list[tuple[np.ndarray, float, int | None]]:
+    """(hidden, weight, target) of every question that a rule asks about one sentence, given the other of the pair."""
+    places, plain = np.arange(len(ids)), ~vocabulary.special[ids]
     if rule == "nll":
-        return [(~vocabulary.special[ids], 1.0, None)]
-    if rule == "pll":
-        return [(places == place, 1.0, None) for place in np.flatnonzero(~vocabulary.special[ids])]
-    # a word's places lie side by side
-    spans = [(int(word[0]), int(word[-1]) + 1) for word in words(ids, vocabulary)]
+        return [(plain, 1.0, None)]
     if rule == "word-blanks":
-        return [((places >= start) & (places < end), 1.0, None) for start, end in spans]
-    # PLL-word-l2r: the token and the later pieces of its word are hidden, the token alone (the first target) counts
-    return [((places >= piece) & (places < end), 1.0, 0) for start, end in spans for piece in range(start, end)]
+        return [((places >= word[0]) & (places <= word[-1]), 1.0, None) for word in words(ids, vocabulary)]
+    if rule == "difference":
+        first, last = shared_beginning(ids, other), len(ids) - shared_beginning(ids[::-1], other[::-1])
+        inside = (places >= first) & (places < last)
+        hidden = np.isin(places, [place for word in words(ids, vocabulary) if inside[word].any() for place in word])
+        # all that differs is hidden together, and comes back from left to right
+        return [(hidden & (places >= place), 1.0, 0) for place in np.flatnonzero(hidden)]
+    return [(hidden, 1.0, target) for hidden, target in turns(ids, plain, rule, vocabulary)]
 
 
 def _common_subsets(ids: np.ndarray, other: np.ndarray, samples: int,
@@ -169,9 +272,7 @@ def _common_subsets(ids: np.ndarray, other: np.ndarray, samples: int,
     """
     length = len(ids) - 1                      # the first token is <bos>, never hidden
     longest = max(len(ids), len(other)) - 1
-    same = min(len(ids), len(other)) - 1
-    differ = np.flatnonzero(ids[1:same + 1] != other[1:same + 1])
-    start = int(differ[0]) if len(differ) else same
+    start = max(shared_beginning(ids, other) - 1, 0)
     rng = np.random.default_rng(seed)
     numbers, offset = rng.random((samples, 2, longest)), rng.random()
     found: list[tuple[np.ndarray, float, int | None]] = []

@@ -94,6 +94,41 @@ def halves(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: Vocabul
     return some + [ends[place] for place in spread(len(ends), limit - len(some))]
 
 
+def rests(windows: Sequence[Window] | Sequence[np.ndarray], vocabulary: Vocabulary,
+          limit: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """At most `limit` whole texts spread evenly over `windows`, each with all behind its beginning hidden, the end too.
+
+    What is asked for is one event, "these tokens and then the end", whose probabilities add up to one over all that
+    could follow; so nobody who has to say where a text ends can come out better than the truth. That holds only if
+    the cut tells nothing about what is behind it: it lies at one place in all texts, half their median length. A cut
+    in the middle of each text would tell its length to whoever learned that hidden ends are as long as beginnings.
+
+    Returns:
+        list of (ids (L,) int64, hidden (L,) bool), `<eos>` among the hidden; texts that end before the cut, and
+        windows that are no whole text, are passed over.
+    """
+    found = [np.asarray(window.ids if isinstance(window, Window) else window, dtype=np.int64)
+             for window in (windows[place] for place in spread(len(windows), 4 * limit))]
+    whole = [ids for ids in found if len(ids) > 2 and ids[0] == vocabulary.bos and with_end(ids, vocabulary)]
+    if not whole:
+        return []
+    cut = max(1, int(np.median([len(ids) for ids in whole])) // 2)
+    long = [ids for ids in whole if len(ids) > cut]
+    return [(ids, np.arange(len(ids)) >= cut) for ids in (long[place] for place in spread(len(long), limit))]
+
+
+def tells_length(way: Way, vocabulary: Vocabulary) -> bool:
+    """Whether a question tells how many tokens are hidden, found by posing two: who sees both sides counts the places,
+    and so does a decoder whose encoder reads one `<mask>` for each hidden token."""
+    if way.kind == "both sides":
+        return True
+    ordinary = np.flatnonzero(~vocabulary.special)
+    ids = np.concatenate(([vocabulary.bos], np.resize(ordinary, 8), [vocabulary.eos]))
+    one, two = (way.pose(text, np.arange(len(text)) >= 3) for text in (ids, np.delete(ids, 6)))
+    return one.source is not None and two.source is not None and not (
+        len(one.source) == len(two.source) and bool(one.source.inputs.equal(two.source.inputs)))
+
+
 def with_end(ids: np.ndarray, vocabulary: Vocabulary) -> bool:
     """Whether these ids (L,) end with the end of their text."""
     return len(ids) > 0 and bool(ids[-1] == vocabulary.eos)

@@ -122,7 +122,8 @@ class Objective(ABC):
 
         Args:
             ids: (L,) int64 token ids of one text.
-            hidden: (L,) bool, True where the token is asked for.
+            hidden: (L,) bool, True where the token is asked for. A hidden `<eos>` at the end is the text's end; a
+                format that writes spans is asked for it where it closes the last one.
             mode: one of `modes` (default: the first).
         Returns:
             an Example with one Ask, its targets `ids[hidden]` in order of place. A mode that predicts the next

@@ -122,9 +122,15 @@ class GLM(Objective):
         return place_spans(length - hidden, lengths[lengths > 0], rng)
 
     def blank(self, ids: np.ndarray, hidden: np.ndarray, mode: Mode | None = None) -> Example:
-        """Each run of hidden tokens is a span, written from left to right; their ends are not asked for."""
-        starts, ends = runs(hidden)
-        return self.laid_out(ids, starts, ends - starts, np.arange(len(starts)), contents_only=True)
+        """Each run of hidden tokens is a span, written from left to right; their ends are not asked for.
+
+        A hidden `<eos>` at the end of the text is the end of the last span, which may hold no other token.
+        """
+        ended = len(ids) > 0 and bool(hidden[-1]) and int(ids[-1]) == self.vocabulary.eos
+        starts, ends = runs(hidden[:-1] if ended else hidden)
+        if ended and (not len(ends) or ends[-1] < len(ids) - 1):
+            starts, ends = np.append(starts, len(ids) - 1), np.append(ends, len(ids) - 1)
+        return self.laid_out(ids, starts, ends - starts, np.arange(len(starts)), "last" if ended else "none")
 
     def continuation(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         """The prompt, a `<mask>` for the rest of the text, and the text's end."""
@@ -155,8 +161,8 @@ class GLM(Objective):
         return self._placed(inputs, np.append(np.arange(len(text)), place), numbers, (), len(text))
 
     def laid_out(self, ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, order: np.ndarray,
-                 contents_only: bool = False) -> Example:
-        """Part A, then the spans in this order."""
+                 ends: Literal["all", "last", "none"] = "all") -> Example:
+        """Part A, then the spans in this order; of their ends, those are asked for that `ends` says."""
         part_a = collapse(ids, starts, lengths, np.full(len(starts), self.vocabulary.mask))
         # 1. a span's <mask> stands in part A as far before its own place as the spans before it shrank
         masks = (starts - (np.cumsum(lengths - 1) - (lengths - 1)))[order]
@@ -171,7 +177,9 @@ class GLM(Objective):
         is_end = numbers == np.repeat(lengths, sizes)
         targets = np.where(is_end, self.vocabulary.eos, closed[places])
         # 3. what is asked
-        where = np.flatnonzero(~is_end) if contents_only else np.arange(len(targets))
+        wanted = np.full(len(targets), ends == "all") | ~is_end
+        wanted[-1:] |= ends == "last"
+        where = np.flatnonzero(wanted)
         asks = [ask(len(part_a) + where, targets[where])]
         return self._placed(np.concatenate((part_a, inputs)),
                             np.concatenate((np.arange(len(part_a)), np.repeat(masks, sizes))),

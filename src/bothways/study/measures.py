@@ -37,9 +37,9 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in (
-    Measure("suffix-truth", "Distance from the truth, second half given the first",
-            "How well the model knows what comes next. The true probabilities of this source can be computed; 0 is "
-            "a model that knows all that can be known.",
+    Measure("suffix-truth", "Distance from the truth, the rest of a text given its beginning",
+            "How well the model knows what comes next, and where the text ends. The true probabilities of this source "
+            "can be computed; 0 is a model that knows all that can be known.",
             "nats per token above the truth", False, "writing on, left to right", pseudo=False),
     Measure("suffix-nats", "Nats per token of the second half, given the first",
             "What one measure above is made from; tokenizers differ, so it says little across studies.",

@@ -21,12 +21,15 @@ class Pair(NamedTuple):
     good: str
     bad: str
     kind: str
+    group: str = ""
+    """The phenomenon that the kind belongs to, where it is told."""
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """Pairs from JSON lines in the format of BLiMP (arXiv 1912.00582): `sentence_good`, `sentence_bad`, `UID`.
+    """Pairs from JSON lines in the format of BLiMP (arXiv 1912.00582): `sentence_good`, `sentence_bad`, `UID`, and the
+    phenomenon in `linguistics_term`.
 
-    `good`, `bad` and `kind` are taken as well.
+    `good`, `bad`, `kind` and `group` are taken as well.
 
     Raises:
         BothwaysError: missing or damaged file, or a line without both texts (naming the line).
@@ -34,11 +37,13 @@ def read_pairs(path: str | Path) -> list[Pair]:
     path, pairs = Path(path), []
     for line, record in json_records(path):
         fields = []
-        for names in (("sentence_good", "good"), ("sentence_bad", "bad"), ("UID", "uid", "kind")):
+        for names in (("sentence_good", "good"), ("sentence_bad", "bad"), ("UID", "uid", "kind"),
+                      ("linguistics_term", "group")):
             found = next((name for name in names if name in record), None)
-            if found is None and names[-1] != "kind":
+            if found is None and names[-1] not in ("kind", "group"):
                 raise BothwaysError(f"{path}:{line}: no field '{names[0]}' {nearest(names[0], record)}")
-            fields.append(text_of(record, found, f"{path}:{line}") if found else "pair")
+            fields.append(text_of(record, found, f"{path}:{line}") if found
+                          else "pair" if names[-1] == "kind" else "")
         pairs.append(Pair(*fields))
     if not pairs:
         raise BothwaysError(f"'{path}' holds no pairs")
