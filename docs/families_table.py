@@ -18,7 +18,8 @@ from bothways.families.settings import from_data
 from bothways.model import ModelConfig
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "families.json"
-LOOKS = {"causal": "left", "bidirectional": "both ways", "two towers": "both ways, then left"}
+LOOKS = {"causal": "left", "bidirectional": "both ways", "two towers": "both ways, then left",
+         "prefix": "both ways in a prefix, then left"}
 PLACES = {"before": "before", "after": "after", "both": "before and after"}
 
 

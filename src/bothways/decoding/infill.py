@@ -79,12 +79,12 @@ def _turn(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked:
     """What is written for each text (its tokens, their log probabilities, what stopped it), and what was kept."""
     objective, vocabulary = trained.objective, trained.vocabulary
     examples = [objective.infilling(np.asarray(text, dtype=np.int64), mode) for text in texts]
-    # 1. an answer may speak in the sentinels that its own source (or prefix) asks with, and ends with <eos>
+    # 1. an answer may speak in the sentinels that its own source (or prefix) asks with, and ends as answers do
     blocked = blocked.repeat(len(texts), 1)
     for row, example in enumerate(examples):
         told = example.source.inputs if example.source is not None else (
             example.inputs[example.fields["prefix"] == 1] if "prefix" in example.fields else example.inputs[:0])
-        blocked[row, [*(set(told.tolist()) & set(vocabulary.sentinels)), vocabulary.eos]] = False
+        blocked[row, [*(set(told.tolist()) & set(vocabulary.sentinels)), objective.answer_end]] = False
     # 2. write until each text has ended
     most = trained.config.position.length
     for number, example in enumerate(examples):
@@ -103,8 +103,8 @@ def _turn(trained: Trained, texts: Sequence[Sequence[int]], mode: Mode, blocked:
         for row, token, logprob in writer.step():
             written[row].append(token)
             logprobs[row].append(logprob)
-            if token == vocabulary.eos:
+            if token == objective.answer_end:
                 stopped[row] = "end"
-            if token == vocabulary.eos or len(written[row]) >= limits[row]:
+            if token == objective.answer_end or len(written[row]) >= limits[row]:
                 writer.close(row)
     return list(zip(written, logprobs, stopped, strict=True)), writer.cache_bytes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bothways.errors import BothwaysError, nearest
 from bothways.families.albert import Albert
 from bothways.families.bart import Bart, PlBart
@@ -15,6 +18,7 @@ from bothways.families.electra import Electra
 from bothways.families.eurobert import EuroBert
 from bothways.families.gemma import Gemma2, Gemma3
 from bothways.families.glm import Glm, Glm4
+from bothways.families.glm2d import Glm2D
 from bothways.families.gpt2 import Gpt, Gpt2
 from bothways.families.gpt_neo import GptNeo
 from bothways.families.gptj import GptJ
@@ -38,12 +42,12 @@ from bothways.model.config import ModelConfig
 from bothways.objectives.base import Objective
 from bothways.visibility import bidirectional, causal
 
-__all__ = ["KNOWN", "Family", "family", "fitting", "obstacle"]
+__all__ = ["KNOWN", "Family", "family", "fitting", "obstacle", "recognised"]
 
 KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Llama(), Qwen3(), EuroBert(), T5(),
     Mistral(), Qwen2(), Mixtral(), Qwen3Moe(), DeepSeekV2(), DeepSeekV3(), Llama4(),
-    Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
+    Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm2D(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(), T5Gemma(),
     Mamba(), Mamba2(),
     Bert(), Roberta(), XlmRoberta(), DistilBert(), Albert(), Electra(), ModernBert(),
@@ -61,6 +65,16 @@ def family(name: str, where: str) -> Family:
     if name not in KNOWN:
         raise BothwaysError(f"{where} names the family '{name}', which is not known here {nearest(name, KNOWN)}")
     return KNOWN[name]
+
+
+def recognised(stored: Mapping[str, Any], where: str) -> Family:
+    """The family of a published config.
+
+    Raises:
+        BothwaysError: none that is known here; the message begins with `where`, the file.
+    """
+    found = next((one for one in KNOWN.values() if one.reads(stored)), None)
+    return family(str(stored.get("model_type")), where) if found is None else found
 
 
 def direction(objective: Objective) -> Direction:

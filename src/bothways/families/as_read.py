@@ -13,11 +13,12 @@ from bothways.errors import BothwaysError
 from bothways.objectives.base import Mode, Objective, Profile, example
 from bothways.objectives.two_towers import MODE as TWO_TOWERS
 from bothways.objectives.two_towers import begun
-from bothways.visibility import bidirectional, causal
+from bothways.visibility import bidirectional, causal, prefix
 
-Direction = Literal["causal", "bidirectional", "two towers"]
+Direction = Literal["causal", "bidirectional", "two towers", "prefix"]
 _MODES = {"causal": Mode("causal", causal, "next", "exact"), "two towers": TWO_TOWERS,
-          "bidirectional": Mode("bidirectional", bidirectional, "here", "pseudo")}
+          "bidirectional": Mode("bidirectional", bidirectional, "here", "pseudo"),
+          "prefix": Mode("prefix", prefix, "next", "exact")}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ TOKEN_ENTRIES = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id
                  "decoder_start_token_id": "<begin>"}
 """Entries of a published config that name special ids, and our tokens for them; a decoder begins with `<bos>` where
 there is no `<begin>` (BART has both)."""
-Direction = Literal["causal", "bidirectional", "two towers"]
+Direction = Literal["causal", "bidirectional", "two towers", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class Family(ABC):
     """
 
     model_type: ClassVar[str]
+    """What it is called here, and in the config.json of its folders unless they say otherwise."""
+    stored_type: ClassVar[str] = ""
+    """The `model_type` in its folders' config.json, where another family has it too."""
     architecture: ClassVar[str]
     auto: ClassVar[str]
     """The class of `transformers` that finds the architecture by its config."""
@@ -87,6 +90,10 @@ class Family(ABC):
     """Whether a folder brings code of its own, `transformers` having no class: written only where it is asked for."""
     prefix: ClassVar[str] = ""
     """What the names of a body begin with; a file of a body alone leaves it out everywhere."""
+
+    def reads(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a published config is of this family."""
+        return stored.get("model_type") == (self.stored_type or self.model_type)
 
     @abstractmethod
     def to_config(self, config: ModelConfig) -> dict[str, Any]:

@@ -70,7 +70,11 @@ def _elsewhere(trained: Trained, family: Family | None) -> Iterator[str]:
         yield f"`transformers` has no class for this network: {reason}. The weights carry bothways names."
         return
     (architecture, loader), modes = family.written(trained.config), trained.objective.modes
-    looks = {"causal": causal, "bidirectional": bidirectional, "two towers": modes[0].visibility}[family.direction]
+    if family.own_code:
+        yield (f"`transformers` has no class for this network: config.json and the weights are named as "
+               f"`{architecture}` of its authors' own code reads them, which is not in this folder.")
+        return
+    looks = {"causal": causal, "bidirectional": bidirectional}.get(family.direction, modes[0].visibility)
     same, gives = modes[0].visibility == looks, "logits" if trained.config.head.scores else "states"
     yield (f"In `transformers` it is a `{architecture}`"
            + (f", with the same {gives} in the mode '{modes[0].name}':" if same else ":"))

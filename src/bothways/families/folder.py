@@ -91,7 +91,7 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     # 1. what it is
     block = stored.get(OWN)
     if block is None:
-        family: Family | None = families.family(_model_type(folder, stored), where)
+        family: Family | None = families.recognised({**stored, "model_type": _model_type(folder, stored)}, where)
         assert family is not None
         config, report = family.from_config(stored, where), {}
     else:
@@ -270,8 +270,8 @@ def _config(trained: Trained, family: Family | None, dtype: torch.dtype) -> dict
         head: dict[str, Any] = {"architectures": ["BothwaysLanguageModel"], "model_type": OWN,
                                 "vocab_size": trained.config.shape.vocabulary}
     else:
-        head = {"architectures": [family.written(trained.config)[0]], "model_type": family.model_type,
-                **family.to_config(trained.config)}
+        head = {"architectures": [family.written(trained.config)[0]],
+                "model_type": family.stored_type or family.model_type, **family.to_config(trained.config)}
     tokens = {name: value for name, value in tokens.items() if name not in head}
     return {**head, **tokens, "torch_dtype": name, "dtype": name, OWN: block}
 

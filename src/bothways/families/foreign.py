@@ -29,7 +29,8 @@ TEMPLATE = "chat_template.jinja"
 
 
 _SPELLED = (("<mask>", "<mask>"), ("<mask>", "[MASK]"), ("<mask>", "<|mask|>"), ("<cls>", "[CLS]"), ("<sep>", "[SEP]"),
-            ("<pad>", "[PAD]"), ("<unk>", "[UNK]"), ("<unk>", "<unk>"))
+            ("<pad>", "[PAD]"), ("<unk>", "[UNK]"), ("<unk>", "<unk>"), ("<sop>", "<|startofpiece|>"),
+            ("<eop>", "<|endofpiece|>"))
 """Our names of special tokens and how others spell them; the first that is there counts."""
 
 

@@ -144,6 +144,11 @@ class Objective(ABC):
         """The ids that end writing from left to right."""
         return frozenset({self.vocabulary.eos})
 
+    @property
+    def answer_end(self) -> int:
+        """The id that ends what is written for blanks of unknown length."""
+        return self.vocabulary.eos
+
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         """An Example without Asks from which blanks of unknown length, each one `<mask>` in `ids`, are written.
 

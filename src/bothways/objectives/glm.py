@@ -27,7 +27,8 @@ class GLM(Objective):
     """Sum over spans s in random order of -log p(s, end | part A, earlier spans)  (section 2.1, eq. 1 and 2).
 
     Part A is the text with one `<mask>` for each span and sees itself both ways. Part B is the spans in random order,
-    each begun by <sep> and ended by <eos>; it sees part A and what stands before it, earlier spans included.
+    each begun by <sep> and ended by <eos>, or by <sop> and <eop> where the tokenizer has those (the published GLM's);
+    it sees part A and what stands before it, earlier spans included.
     <bos> and <eos> of the text are never hidden.
 
     Options:
@@ -54,7 +55,7 @@ class GLM(Objective):
     tokens = ("<bos>", "<eos>", "<mask>", "<sep>")
 
     def __post_init__(self) -> None:
-        need_tokens(self.name, self.vocabulary, self.tokens)
+        need_tokens(self.name, self.vocabulary, [token for token in self.tokens if token != "<sep>" or not self._own])
         levels = (self.levels,) if isinstance(self.levels, str) else tuple(self.levels)
         if not levels or len(set(levels)) < len(levels):
             raise BothwaysError(f"objective '{self.name}': levels is {self.levels!r}, but must name each level once: "
@@ -69,6 +70,24 @@ class GLM(Objective):
         if isinstance(self.longest, bool) or not isinstance(self.longest, int) or self.longest < 2:
             raise BothwaysError(f"objective '{self.name}': longest is {self.longest!r}, but must be a whole number of "
                                 "at least 2")
+
+    @property
+    def _own(self) -> bool:
+        """Whether spans have a beginning and an end of their own."""
+        return "<sop>" in self.vocabulary.ids and "<eop>" in self.vocabulary.ids
+
+    @property
+    def begin(self) -> int:
+        """The id that begins a span."""
+        return self.vocabulary.ids["<sop>"] if self._own else self.vocabulary.sep
+
+    @property
+    def answer_end(self) -> int:
+        return self.vocabulary.ids["<eop>"] if self._own else self.vocabulary.eos
+
+    @property
+    def stops(self) -> frozenset[int]:
+        return frozenset({self.answer_end})
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -147,16 +166,16 @@ class GLM(Objective):
     def read_infilling(self, ids: np.ndarray, written: Sequence[int]) -> list[int]:
         """The text with its first blank filled."""
         span = [int(token) for token in written]
-        span = span[:span.index(self.vocabulary.eos)] if self.vocabulary.eos in span else span
+        span = span[:span.index(self.answer_end)] if self.answer_end in span else span
         place = int(np.flatnonzero(np.asarray(ids) == self.vocabulary.mask)[0])
         return [*map(int, ids[:place]), *span, *map(int, ids[place + 1:])]
 
     def written_fills(self, ids: np.ndarray, fills: Sequence[Sequence[int]]) -> list[int]:
-        return [*map(int, fills[0]), self.vocabulary.eos]
+        return [*map(int, fills[0]), self.answer_end]
 
     def _begun(self, text: np.ndarray, place: int) -> Example:
         """Part A, and the beginning of the span whose `<mask>` stands at `place`."""
-        inputs = np.append(text, self.vocabulary.sep)
+        inputs = np.append(text, self.begin)
         numbers = np.append(np.zeros(len(text), np.int64), 1)
         return self._placed(inputs, np.append(np.arange(len(text)), place), numbers, (), len(text))
 
@@ -171,11 +190,11 @@ class GLM(Objective):
         sizes = lengths + 1
         begins = np.cumsum(sizes) - sizes
         numbers = np.arange(sizes.sum()) - np.repeat(begins, sizes)
-        closed = np.append(ids, self.vocabulary.eos)
+        closed = np.append(ids, self.answer_end)
         places = np.repeat(starts, sizes) + numbers
-        inputs = np.where(numbers == 0, self.vocabulary.sep, closed[np.maximum(places - 1, 0)])
+        inputs = np.where(numbers == 0, self.begin, closed[np.maximum(places - 1, 0)])
         is_end = numbers == np.repeat(lengths, sizes)
-        targets = np.where(is_end, self.vocabulary.eos, closed[places])
+        targets = np.where(is_end, self.answer_end, closed[places])
         # 3. what is asked
         wanted = np.full(len(targets), ends == "all") | ~is_end
         wanted[-1:] |= ends == "last"

@@ -190,6 +190,10 @@ class Mixture(Objective):
     def stops(self) -> frozenset[int]:
         return self._writer(None, "left_to_right", "infill").stops
 
+    @property
+    def answer_end(self) -> int:
+        return self._writer(None, "left_to_right", "infill").answer_end
+
     def infilling(self, ids: np.ndarray, mode: Mode | None = None) -> Example:
         own = None if mode is None else self._of(mode)[1]
         return self._writer(mode, "infill").infilling(ids, own)
