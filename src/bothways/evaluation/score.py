@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -51,9 +51,13 @@ class Score:
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Bootstrap interval over items: how far this *test set* can be trusted, not the training run.
 
+        A number that is no mean of items brings its own in `details`, as "low" and "high" (`statistic_score`).
+
         Returns:
             (low, high); both NaN with fewer than two items.
         """
+        if self.items is None and {"low", "high"} <= self.details.keys():
+            return self.details["low"], self.details["high"]
         if self.items is None or len(self.items) < 2:
             return float("nan"), float("nan")
         items = np.asarray(self.items, dtype=np.float64)
@@ -96,6 +100,22 @@ def mean_score(name: str, mode: str, estimator: str, items: Sequence[float] | np
     n = int(others.pop("n", len(values)))
     return Score(name, mode, estimator, value, n, items=[float(item) for item in values],
                  weights=None if weights is None else [float(weight) for weight in share], **others)
+
+
+def statistic_score(name: str, mode: str, estimator: str, statistic: Callable[[np.ndarray], float], n: int, *,
+                    resamples: int = 200, seed: int = 0, **others: Any) -> Score:
+    """A Score of a number that is no mean, with its 95% bootstrap interval over items in `details`.
+
+    Args:
+        statistic: of the items at some places (m,) int64, which may hold a place more than once.
+        n: items.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(rng.integers(0, n, n)) for _ in range(resamples)] if n > 1 else []
+    low, high = np.nanquantile(drawn, [0.025, 0.975]) if len(drawn) else (float("nan"), float("nan"))
+    details = {**others.pop("details", {}), "low": float(low), "high": float(high)}
+    value = float(statistic(np.arange(n))) if n else float("nan")
+    return Score(name, mode, estimator, value, n, details=details, **others)
 
 
 class Stopwatch:
