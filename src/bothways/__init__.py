@@ -13,12 +13,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "extend_vocabulary", "from_pretrained", "remote"]
+__all__ = ["Model", "__version__", "extend_vocabulary", "from_pretrained", "pipeline", "remote"]
 
 if TYPE_CHECKING:
-    from bothways.api import Model, extend_vocabulary, from_pretrained, remote
+    from bothways.api import Model, extend_vocabulary, from_pretrained, pipeline, remote
 
-_PUBLIC = frozenset({"Model", "extend_vocabulary", "from_pretrained", "remote"})
+_PUBLIC = frozenset({"Model", "extend_vocabulary", "from_pretrained", "pipeline", "remote"})
 
 
 def __getattr__(name: str) -> object:

@@ -48,12 +48,12 @@ def test_shuffled_labels_are_not_learned_beyond_chance():
 
 def test_predictions_do_not_depend_on_batch_mates_and_repeat():
     trained = small("causal", sharp=1.0)
-    rows = [text for text, _ in labelled(30, 2)]
-    model = classify.fine_tune(trained, labelled(60), QUICK, visibility="bidirectional")
+    rows = classify.as_rows(labelled(30, 2))
+    model = classify.fine_tune(trained, labelled(60), QUICK, visibility="bidirectional").way
     together, alone = model.log_probabilities(rows, tokens=40), np.concatenate(
-        [model.log_probabilities([text]) for text in rows])
+        [model.log_probabilities([row]) for row in rows])
     assert together == pytest.approx(alone, abs=1e-5)
-    again = classify.fine_tune(trained, labelled(60), QUICK, visibility="bidirectional")
+    again = classify.fine_tune(trained, labelled(60), QUICK, visibility="bidirectional").way
     assert (again.log_probabilities(rows, tokens=40) == together).all()
 
 

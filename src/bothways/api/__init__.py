@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from bothways.api.model import Model, description, extend_vocabulary, from_pretrained
 from bothways.families.remote import Remote, remote
+from bothways.tasks.predicting import pipeline
 
-__all__ = ["Model", "Remote", "description", "extend_vocabulary", "from_pretrained", "remote"]
+__all__ = ["Model", "Remote", "description", "extend_vocabulary", "from_pretrained", "pipeline", "remote"]

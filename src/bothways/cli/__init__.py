@@ -1,9 +1,9 @@
 """The command line: `bothways <command> ...`, one module per command, found by name and imported only when called.
 
 A command is a module `bothways/cli/<name>.py` with a docstring (its help, whose example works as printed), a frozen
-dataclass `Options` that tyro reads, and `run(options) -> int`. This frame lists the commands, parses, and turns a
-mistake into one sentence and an exit code: 0 done, 1 failed although the call was right, 2 a wrong call,
-130 stopped by the user.
+dataclass `Options` that tyro reads (or `options_for(arguments)`, which gives one), and `run(options) -> int`. This
+frame lists the commands, parses, and turns a mistake into one sentence and an exit code: 0 done, 1 failed although the
+call was right, 2 a wrong call, 130 stopped by the user.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from bothways.errors import BothwaysError, nearest
 COMMANDS: dict[str, str] = {
     "see": "draw who may look at whom, or one corrupted example",
     "train": "train one model on your text, for a budget of time, tokens, FLOPs or steps",
+    "tune": "tune a model to a task on your labelled data",
+    "classify": "put texts into classes, with a tuned model",
     "generate": "write on from a prompt, with any trained model",
     "fill": "fill the blanks in a text",
     "embed": "turn texts into vectors",
@@ -90,7 +92,9 @@ def parse(module: ModuleType, name: str, arguments: Sequence[str]) -> object:
     """The command's `Options`, from its arguments; raises SystemExit as `parsing.parse` does."""
     from bothways.cli import parsing
 
-    return parsing.parse(module.Options, f"bothways {name}", module.__doc__, arguments)
+    # a command whose options hang on what is called for says which they are
+    options = module.options_for(arguments) if hasattr(module, "options_for") else module.Options
+    return parsing.parse(options, f"bothways {name}", module.__doc__, arguments)
 
 
 def overview() -> str:

@@ -62,7 +62,7 @@ def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torc
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         _write(trained, aside, family, dtype or trained.dtype)
-        _swap(aside, folder)
+        swap(aside, folder)
     except (OSError, SafetensorError) as error:
         raise BothwaysError(f"{folder} could not be written: {getattr(error, 'strerror', None) or error}",
                             exit_code=1) from error
@@ -317,7 +317,7 @@ def _tokenizer(folder: Path, stored: Mapping[str, Any], config: ModelConfig, for
     return tokenizer
 
 
-def _swap(aside: Path, folder: Path) -> None:
+def swap(aside: Path, folder: Path) -> None:
     """Put the finished folder in its place; an older one steps aside first and goes last."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():

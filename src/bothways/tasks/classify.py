@@ -1,107 +1,236 @@
-"""Text classification: a linear head on mean-pooled states, fine-tuned together with the network.
-
-Mean pooling is the neutral choice: the last token would flatter causal models, a class token those trained with one
-(`literature.md` section 1, rule 9). The visibility at fine-tuning is an option, since both answers are asked for:
-"native", as the model was trained, and "bidirectional" for everybody.
-"""
+"""Classification of texts and pairs of texts, into one class or several, in every way there is (`tasks.ways`)."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from bothways.batch import Example
-from bothways.evaluation.features import ids_of_each, pool, reading_example, states_of, visibility_named
+from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.probes import Labelled, accuracy_scores, check_labelled
-from bothways.evaluation.rows import TOKENS, in_order, packed, reading, rows
-from bothways.evaluation.score import Score, Stopwatch
-from bothways.tasks.tuning import TuneConfig, tune
-from bothways.visibility import Visibility
+from bothways.evaluation.score import Score, Stopwatch, mean_score
+from bothways.tasks import base, rows
+from bothways.tasks.rows import Role
+from bothways.tasks.tuning import TuneConfig
+from bothways.tasks.ways import Choices, Row, Way, WayName, way
+from bothways.tasks.ways.head import Between, Pooling
+from bothways.text.corpora import TEXT_FIELDS
+from bothways.text.labels import LABEL_FIELDS
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
-    from bothways.model import LanguageModel
-    from bothways.text.tokenizer import Tokenizer
-
 
 RATES = (5e-4, 1.5e-3, 3e-3)
 """Learning rates that fine-tuning chooses from."""
+SEVERAL = 0.5
+"""The probability from which one of several labels is given."""
 
 
-class Classifier(nn.Module):
-    """A network with a pooled linear head over `labels`."""
+@dataclass(frozen=True)
+class Options:
+    """How texts are classified."""
 
-    def __init__(self, network: LanguageModel, tokenizer: Tokenizer, labels: Sequence[str], visibility: Visibility,
-                 longest: int = 256) -> None:
-        super().__init__()
-        self.network, self.tokenizer = network, tokenizer
-        self.labels, self.visibility = tuple(labels), visibility
-        self.longest = min(longest, network.config.position.length)
-        weight = next(network.parameters())
-        self.head = nn.Linear(network.config.shape.width, len(self.labels), device=weight.device, dtype=weight.dtype)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+    way: WayName = "head"
+    """The way of classifying, see `bothways.tasks.ways`."""
+    several: bool = False
+    """Whether a text may have several labels, or none: written as a list, or with | between them."""
+    pooling: Pooling = "mean"
+    """For a head: which states of a text are read."""
+    visibility: str | None = None
+    """For a head: native, bidirectional, causal, or a mode's name."""
+    between: Between = "none"
+    """For a head: a dense layer and this activation before it."""
+    ends: bool = True
+    """For a head: whether a text ends with its end token."""
 
-    def forward(self, row: Example) -> Tensor:
-        """Packed texts to logits: (texts, labels)."""
-        special = torch.from_numpy(self.tokenizer.vocabulary.special).to(row.inputs.device)
-        pooled = pool(states_of(self.network, row), row, ~special[row.inputs])
-        return self.head(pooled.to(self.head.weight.dtype))
+    def __post_init__(self) -> None:
+        for name, known in (("way", get_args(WayName)), ("pooling", get_args(Pooling)),
+                            ("between", get_args(Between))):
+            if getattr(self, name) not in known:
+                raise BothwaysError(f"{name} is '{getattr(self, name)}' {nearest(str(getattr(self, name)), known)}")
 
-    def examples(self, texts: Iterable[str]) -> Iterator[Example]:
-        """Texts as they are read."""
-        return (reading_example(ids, self.visibility) for ids in ids_of_each(self.tokenizer, texts, self.longest))
 
-    def log_probabilities(self, texts: Sequence[str], tokens: int = TOKENS) -> np.ndarray:
-        """(n, labels) float32, in the order of `texts`."""
-        return np.stack([*self.each(texts, tokens)]) if texts else np.zeros((0, len(self.labels)), np.float32)
+class Task(base.Task):
+    """A tuned classifier: the labels, and a way of finding them."""
 
-    def each(self, texts: Iterable[str], tokens: int = TOKENS) -> Iterator[np.ndarray]:
-        """The log probabilities (labels,) of each text of a stream, which is packed `tokens` a pass and taken up only
-        as answers are asked for."""
-        def row_by_row() -> Iterator[tuple[list[int], np.ndarray]]:
-            for numbers, _, row in rows(self.examples(texts), lambda example: example, self.head.weight.device, tokens):
-                with reading(self):
-                    found = self(row).float().log_softmax(-1).cpu()
-                yield numbers, found.numpy()
+    kind = "classify"
+    Options = Options
+    roles = (Role("text", (*TEXT_FIELDS, "text_a", "sentence_a", "sentence1", "premise", "first")),
+             Role("other", ("text_b", "sentence_b", "sentence2", "hypothesis", "second"), optional=True),
+             Role("label", (*LABEL_FIELDS, "labels", "categories", "entailment"), answer=True))
 
-        return in_order(row_by_row())
+    def __init__(self, way: Way, choices: Choices) -> None:
+        self.way, self.choices, self.trained = way, choices, way.trained
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The likeliest label of each text."""
-        return [self.labels[place] for place in self.log_probabilities(texts).argmax(-1)]
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label, in the order of `predict_proba`."""
+        return self.choices.labels
+
+    # --- 1. rows ---
+
+    @classmethod
+    def row(cls, values: Mapping[str, Any]) -> Row:
+        other = values.get("other")
+        found = values.get("label")
+        return Row(rows.text(values.get("text")), None if other is None else rows.text(other, "other text"),
+                   None if found is None else rows.labels(found, "label"))
+
+    @classmethod
+    def key(cls, row: Row) -> str:
+        return row.text if row.other is None else f"{row.text}\n{row.other}"
+
+    @classmethod
+    def group(cls, row: Row) -> str:
+        return "|".join(row.labels or ())
+
+    # --- 2. to 5. tuning, answers, scores ---
+
+    @classmethod
+    def fit(cls, trained: Trained | None, train: Sequence[Row], dev: Sequence[Row], options: Any,
+            config: TuneConfig, watch: base.Watch | None = None) -> Self:
+        choices = Choices(_labels(train, options.several), options.several, options)
+        _check(dev, choices, "the texts kept back")
+        return cls(way(options.way).fit(trained, train, dev, choices, config, watch), choices)
+
+    def predict(self, rows: Sequence[Row]) -> list[Any]:
+        """The likeliest label of each text, or a tuple of those that are likelier than not."""
+        return self._chosen(self.way.log_probabilities(rows))
+
+    def predict_proba(self, rows: Sequence[Row]) -> np.ndarray:
+        """(n, labels) float64 in the order of `labels`; with several labels a text, each by itself."""
+        found: np.ndarray = np.exp(self.way.log_probabilities(rows).astype(np.float64))
+        return found
+
+    def _chosen(self, logs: np.ndarray) -> list[Any]:
+        if not self.choices.several:
+            return [self.labels[place] for place in logs.argmax(-1)]
+        return [tuple(label for label, log in zip(self.labels, line) if log > np.log(SEVERAL)) for line in logs]
+
+    def outputs(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The label and its probability; of several labels each with its own."""
+        logs = self.way.log_probabilities(rows)
+        if self.choices.several:
+            return [{"label": "|".join(found), "probabilities": {label: round(float(np.exp(log)), 4) for label, log in
+                                                                 zip(self.labels, line) if label in found}}
+                    for found, line in zip(self._chosen(logs), logs)]
+        return [{"label": found, "probability": round(float(np.exp(line.max())), 4)}
+                for found, line in zip(self._chosen(logs), logs)]
+
+    def scores(self, rows: Sequence[Row]) -> list[Score]:
+        """"classification accuracy", "macro-F1", and of probabilities the NLL and the calibration error (ECE).
+
+        A label unseen in training counts as wrong. With several labels a text, accuracy is that of whole sets.
+        """
+        watch = Stopwatch()
+        if unlabelled := sum(row.labels is None for row in rows):
+            raise BothwaysError(f"{unlabelled} of {len(rows)} rows have no label, so they cannot be scored")
+        logs = self.way.log_probabilities(rows)
+        guessed = ["|".join(found) if self.choices.several else found for found in self._chosen(logs)]
+        truth = ["|".join(row.labels or ()) for row in rows]
+        mode, how = self.way.mode, self.way.how
+        scores = accuracy_scores("classification", mode, how, truth, guessed, watch.seconds)
+        if self.choices.several:
+            scores[1] = Score("classification macro-F1", mode, how, _macro_f1(logs, rows, self.choices), len(rows),
+                              "F1")
+            return scores
+        known = [place for place, row in enumerate(rows) if (row.labels or ("",))[0] in self.labels]
+        numbers = self.choices.numbers([rows[place] for place in known])
+        scores.append(mean_score("classification NLL", mode, how, -logs[known, numbers], unit="nats",
+                                 higher_is_better=False))
+        right = np.array([one == other for one, other in zip(truth, guessed)])
+        scores.append(Score("classification ECE", mode, f"{how}, 15 bins",
+                            calibration_error(np.exp(logs.max(1)), right), len(rows), "share",
+                            higher_is_better=False))
+        return scores
+
+    def limits(self) -> str:
+        return (f"It answers with one of the {len(self.labels)} labels it has seen, also where none of them fits"
+                + (", or with several." if self.choices.several else "."))
+
+    # --- 6. what is stored ---
+
+    def settings(self) -> dict[str, Any]:
+        return {"options": asdict(self.choices.options), "labels": list(self.labels), "several": self.choices.several,
+                "way": self.choices.options.way, **self.way.settings()}
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.way.weights()
+
+    @classmethod
+    def restored(cls, trained: Trained | None, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:
+        choices = Choices(tuple(settings["labels"]), settings["several"], Options(**settings["options"]))
+        return cls(way(settings["way"]).restored(trained, choices, settings, weights), choices)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: the mean of |accuracy - confidence| over equal bins of confidence, by their texts.
+
+    Guo et al. 2017 (arXiv 1706.04599), equation 3.
+    """
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(float(right[places == k].mean()) - float(confidence[places == k].mean())) * float((places == k).mean())
+            for k in range(bins) if (places == k).any()]
+    return float(sum(gaps))
+
+
+def _labels(train: Sequence[Row], several: bool) -> tuple[str, ...]:
+    """Every label that occurs, sorted.
+
+    Raises:
+        BothwaysError: rows without a label, fewer than two labels, or several on one row where one is meant.
+    """
+    if not train:
+        raise BothwaysError("classification needs labelled texts to learn from: give some")
+    for row in train:
+        if row.labels is None:
+            raise BothwaysError(f"the text '{row.text[:40]}' has no label, so nothing can be learned from it")
+        if not several and len(row.labels) != 1:
+            raise BothwaysError(f"the text '{row.text[:40]}' has {len(row.labels)} labels ({', '.join(row.labels)}): "
+                                "say --several if a text may have several")
+    found = sorted({label for row in train for label in row.labels or ()})
+    if len(found) < 2:
+        raise BothwaysError(f"classification needs at least two labels, but all {len(train)} texts carry "
+                            f"'{found[0] if found else ''}'")
+    return tuple(found)
+
+
+def _check(some: Sequence[Row], choices: Choices, what: str) -> None:
+    """Refuse labels that training has not seen where they are learned by."""
+    unseen = sorted({label for row in some for label in row.labels or ()} - set(choices.labels))
+    if unseen:
+        raise BothwaysError(f"{what} have labels that no training text has: {', '.join(unseen[:5])}")
+
+
+def _macro_f1(logs: np.ndarray, rows: Sequence[Row], choices: Choices) -> float:
+    """The mean of F1 over the labels that occur."""
+    table = choices.table([row._replace(labels=tuple(set(row.labels or ()) & set(choices.labels))) for row in rows])
+    said = logs > np.log(SEVERAL)
+    right, both = (table * said).sum(0), table.sum(0) + said.sum(0)
+    occurs = table.sum(0) > 0
+    return float((2 * right[occurs] / both[occurs]).mean())
+
+
+# ------------------------------------------------------------------------- the comparison that studies make
+
+def as_rows(labelled: Labelled) -> list[Row]:
+    """(text, label) pairs as rows."""
+    return [Row(text, None, (label,)) for text, label in labelled]
 
 
 def fine_tune(trained: Trained, train: Labelled, config: TuneConfig | None = None, *, visibility: str | None = None,
-              watch: Callable[[int, float], None] | None = None) -> Classifier:
-    """A classifier from a copy of a trained network; `trained` itself is left as it is.
+              watch: base.Watch | None = None) -> Task:
+    """A classifier with a head on mean states, from a copy of a trained network.
 
     Args:
         train: (text, label) pairs.
         visibility: "native" (the default), "bidirectional", "causal" or a mode; two towers read with their encoder.
     """
-    config = config or TuneConfig()
-    labels = sorted({label for _, label in train})
-    model = Classifier(copy.deepcopy(trained.network), trained.tokenizer, labels,
-                       visibility_named(trained, visibility), config.longest)
-    examples = list(model.examples(text for text, _ in train))
-    device = model.head.weight.device
-    targets = torch.tensor([labels.index(label) for _, label in train], device=device)
-
-    def loss_of(places: list[int], step: int) -> Tensor:
-        # texts of like length side by side share an attention call
-        places = sorted(places, key=lambda place: len(examples[place]))
-        return F.cross_entropy(model(packed(examples, places, device)).float(), targets[places])
-
-    tune(model.network, model.head, len(train), loss_of, config, watch)
-    return model.eval()
+    options = Options(visibility=visibility, ends=False)
+    return Task.fit(trained, as_rows(train), [], options, config or TuneConfig(), watch)
 
 
 def searched(trained: Trained, train: Labelled, config: TuneConfig, rates: Sequence[float], *,
@@ -123,7 +252,7 @@ def searched(trained: Trained, train: Labelled, config: TuneConfig, rates: Seque
     found: dict[float, float] = {}
     for rate in sorted(rates):
         trial = replace(config, steps=max(1, config.steps // 4), learning_rate=rate, head_rate=rate * ratio)
-        guessed = fine_tune(trained, learned, trial, visibility=visibility).predict([text for text, _ in kept])
+        guessed = fine_tune(trained, learned, trial, visibility=visibility).predict(as_rows(kept))
         found[rate] = float(np.mean([guess == label for guess, (_, label) in zip(guessed, kept, strict=True)]))
     best = max(found, key=lambda rate: found[rate])
     return replace(config, learning_rate=best, head_rate=best * ratio)
@@ -145,8 +274,8 @@ def classification(trained: Trained, train: Labelled, test: Labelled, config: Tu
     check_labelled(train, test)
     config = searched(trained, train, config, rates, visibility=visibility)
     model = fine_tune(trained, train, config, visibility=visibility)
-    guessed = model.predict([text for text, _ in test])
-    return accuracy_scores("classification", repr(model.visibility), f"fine-tuned, {config.steps} steps, mean pooling",
+    guessed = model.predict(as_rows(test))
+    return accuracy_scores("classification", model.way.mode, f"fine-tuned, {config.steps} steps, mean pooling",
                            [label for _, label in test], guessed, watch.seconds,
                            {"seed": float(config.seed), "train texts": float(len(train)),
                             "learning rate": config.learning_rate})

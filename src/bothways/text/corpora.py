@@ -6,17 +6,16 @@ a glob, `-` for standard input, `hf:NAME` for a data set of `datasets`, `python-
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bothways.errors import BothwaysError, nearest
-from bothways.text.files import chunks, lines, looks_like_text
+from bothways.errors import BothwaysError
+from bothways.text.files import chunks, looks_like_text
+from bothways.text.records import kind_of, pick, sound_records, text_of
 from bothways.text.turns import Turn, turns_of
 
 Source = str | Path | Sequence["str | Path"]
@@ -107,7 +106,7 @@ def read_turns(source: Source) -> Iterator[Document]:
             if kind not in ("jsonl", "ndjson", "csv", "tsv"):
                 raise BothwaysError(f"'{path}' holds no turns: name JSON lines (or CSV) whose records have messages "
                                     "or a question and an answer, or cut the text in another way")
-            for line, record in json_records(path) if kind in ("jsonl", "ndjson") else csv_records(path):
+            for line, record in sound_records(path):
                 turns = turns_of(record, f"{path}:{line}")
                 yield _conversation(turns, str(path), f"line {line}", _language(record))
 
@@ -149,18 +148,14 @@ def files(source: str | Path) -> list[Path]:
 def _read_file(path: Path, field: str | None) -> Iterator[Document]:
     """One file by the kind its name tells."""
     kind = kind_of(path)
-    if kind in ("jsonl", "ndjson"):
-        records: Iterator[tuple[str, Mapping[str, object]]] = json_records(path)
-    elif kind in ("csv", "tsv"):
-        records = csv_records(path)
-    elif kind == "parquet":
+    if kind == "parquet":
         yield from _read_parquet(path, field)
         return
-    else:
+    if kind not in ("jsonl", "ndjson", "csv", "tsv"):
         yield from _read_text(path)
         return
     column = field
-    for place, record in records:
+    for place, record in sound_records(path):
         column = column or pick(record, None, TEXT_FIELDS, str(path))
         yield Document(text_of(record, column, f"{path}:{place}"), str(path), f"line {place}", _language(record))
 
@@ -169,12 +164,6 @@ def _language(record: Mapping[str, object]) -> str:
     """What a record says it is written in."""
     told = record.get("language")
     return told.strip().lower() if isinstance(told, str) and told.strip() else "text"
-
-
-def kind_of(path: Path) -> str:
-    """The file's kind by its name, `.gz` aside: `txt`, `jsonl`, `csv`, ..."""
-    name = path.name.lower().removesuffix(".gz")
-    return name.rpartition(".")[2] if "." in name else "txt"
 
 
 # --- plain text ---
@@ -225,77 +214,6 @@ def _boundary(buffer: str, start: int) -> int:
         if found >= 0:
             return found + len(separator)
     return limit
-
-
-# --- records ---
-
-def json_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """(line number, object) of every line of a JSON-lines file that is not blank."""
-    number = 0
-    for number, line in enumerate(lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BothwaysError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno}): "
-                                "mend the line") from None
-        if not isinstance(record, dict):
-            raise BothwaysError(f"{path}:{number}: a JSON object with named fields is wanted, "
-                                f"not {type(record).__name__}")
-        yield str(number), record
-    if number == 0:
-        raise BothwaysError(f"'{path}' is empty: name a file that holds text")
-
-
-def csv_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """(line number, row) of a CSV or TSV file whose first line names the columns."""
-    csv.field_size_limit(1 << 30)
-    rows = csv.reader(lines(path), delimiter="\t" if kind_of(path) == "tsv" else ",")
-    try:
-        header = next(rows, None)
-        if header is None:
-            raise BothwaysError(f"'{path}' is empty: name a file that holds text")
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise BothwaysError(f"{path}:{rows.line_num}: {len(row)} columns, "
-                                    f"and the first line names {len(header)}")
-            yield str(rows.line_num), dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise BothwaysError(f"{path}:{rows.line_num}: not CSV ({error})") from None
-
-
-def pick(record: Iterable[str], wanted: str | None, usual: Sequence[str], where: str, what: str = "field") -> str:
-    """The field to read: the one wanted, or the first of the usual ones (case aside).
-
-    Raises:
-        BothwaysError: it is not there; the sentence lists the fields there are.
-    """
-    names = list(record)
-    if wanted is not None:
-        if wanted in names:
-            return wanted
-        raise BothwaysError(f"{where}: no {what} '{wanted}' {nearest(wanted, names)}")
-    lower = {name.lower().strip(): name for name in reversed(names)}
-    for name in usual:
-        if name in lower:
-            return lower[name]
-    if len(names) == 1 and what == "field":
-        return names[0]
-    raise BothwaysError(f"{where}: none of the usual {what}s ({', '.join(usual)}) is there, "
-                        f"so name the {what} to read; there are: {', '.join(names)}")
-
-
-def text_of(record: Mapping[str, object], field: str, where: str) -> str:
-    """The text in one field of a record; a complaint names the place."""
-    if field not in record:
-        raise BothwaysError(f"{where}: no field '{field}' {nearest(field, record)}")
-    value = record[field]
-    if not isinstance(value, str):
-        raise BothwaysError(f"{where}: field '{field}' holds {type(value).__name__}, and text is wanted")
-    return value
 
 
 # --- other people's formats ---

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bothways.errors import BothwaysError
-from bothways.text.corpora import TEXT_FIELDS, csv_records, json_records, kind_of, pick, text_of
+from bothways.text.corpora import TEXT_FIELDS
+from bothways.text.records import pick, sound_records, text_of
 
 LABEL_FIELDS = ("label", "category", "class", "target", "intent", "topic", "tag", "queue", "sentiment")
 """The columns looked for, in this order, when none is named."""
@@ -77,17 +78,10 @@ def read_labelled(path: str | Path, text: str | None = None, label: str | None =
             text or label, or fewer than two classes.
     """
     path = Path(path)
-    kind = kind_of(path)
-    if kind in ("csv", "tsv"):
-        records = csv_records(path)
-    elif kind in ("jsonl", "ndjson"):
-        records = json_records(path)
-    else:
-        raise BothwaysError(f"'{path}': labelled texts are read from .csv, .tsv or .jsonl files (also .gz)")
     texts: list[str] = []
     labels: list[str] = []
     columns: tuple[str, str] | None = None
-    for line, record in records:
+    for line, record in sound_records(path):
         columns = columns or _columns(record, text, label, path)
         texts.append(text_of(record, columns[0], f"{path}:{line}"))
         labels.append(_label(record, columns[1], f"{path}:{line}"))

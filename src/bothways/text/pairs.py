@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bothways.errors import BothwaysError, nearest
-from bothways.text.corpora import json_records, text_of
+from bothways.text.records import json_records, text_of
 
 _WORD = re.compile(r"\S+")
 

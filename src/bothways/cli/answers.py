@@ -1,0 +1,64 @@
+"""What the commands that ask a tuned task share: texts of the call or rows of a file in, lines of answers out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which model answers what, and where the answers go."""
+
+    folder: tyro.conf.Positional[Path]
+    """The folder of a tuned task."""
+    text: tyro.conf.Positional[tuple[str, ...]] = ()
+    """The texts; - reads standard input, every line a text."""
+    data: Path | None = None
+    """A file of rows instead: .csv, .tsv or .jsonl, also .gz."""
+    columns: tuple[str, ...] = ()
+    """Columns with other names than the usual: role=column."""
+    out: Path | None = None
+    """Write the answers here, .csv or .jsonl; printed as JSON lines when none."""
+    device: str | None = None
+    """cpu, cuda, cuda:1."""
+
+
+def run_task(kind: str, options: Asked) -> int:
+    """Load the task, ask it, write its answers; the exit code is 1 where rows had to be left out."""
+    import json
+    import sys
+
+    from bothways.cli.tune import named_columns
+    from bothways.errors import BothwaysError
+    from bothways.tasks.folder import load
+    from bothways.tasks.predicting import answered, check_name, rows_to_ask, write
+    from bothways.tasks.rows import Rows
+
+    # 1. check the call before anything is loaded
+    if options.out is not None:
+        check_name(options.out)
+    if bool(options.text) == (options.data is not None):
+        raise BothwaysError("give texts in the call or with --data, not both" if options.text else
+                            "give texts in the call, or a file of rows with --data")
+    # 2. load and ask
+    task = load(options.folder, kind, options.device)
+    if options.data is not None:
+        rows = rows_to_ask(task, options.data, named_columns(options.columns))
+    else:
+        texts = sys.stdin.read().splitlines() if options.text == ("-",) else list(options.text)
+        rows = Rows.of([task.asked(text) for text in texts], "the call")
+    records = answered(task, rows)
+    # 3. write what was answered
+    if options.out is None:
+        for record in records:
+            print(json.dumps(record, ensure_ascii=False))
+    else:
+        write(options.out, records)
+        print(f"{len(rows)} answers written to {options.out}")
+    if sentence := rows.complaint():
+        print(sentence, file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,159 @@
+"""Records of CSV, TSV and JSON-lines files (also `.gz`), one at a time; a damaged one costs its line alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bothways.errors import BothwaysError, nearest
+from bothways.text.files import lines
+
+Record = Mapping[str, object]
+UNCLOSED = "a quotation mark is opened and never closed: close it, or double those within a text"
+LOOKAHEAD = 1000
+"""Lines that one row of a CSV file may go over; a quotation mark that is open for longer was never closed."""
+
+
+def kind_of(path: Path) -> str:
+    """The file's kind by its name, `.gz` aside: `txt`, `jsonl`, `csv`, ..."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.rpartition(".")[2] if "." in name else "txt"
+
+
+def records(path: Path) -> Iterator[tuple[int, Record | str]]:
+    """(line number, record, or what is wrong with it as a phrase) of every row that is not blank.
+
+    Raises:
+        BothwaysError: a file that is missing, empty, not UTF-8 or of another kind.
+    """
+    kind = kind_of(path)
+    if kind in ("csv", "tsv"):
+        return _csv(path, "\t" if kind == "tsv" else ",")
+    if kind in ("jsonl", "ndjson"):
+        return _json(path)
+    raise BothwaysError(f"'{path}': records are read from .csv, .tsv or .jsonl files (also .gz)")
+
+
+def sound_records(path: Path) -> Iterator[tuple[str, Record]]:
+    """(line number, record) where every row must be sound.
+
+    Raises:
+        BothwaysError: as `records`, and a damaged row, with its line.
+    """
+    for line, record in records(path):
+        if isinstance(record, str):
+            raise BothwaysError(f"{path}:{line}: {record}")
+        yield str(line), record
+
+
+def json_records(path: Path) -> Iterator[tuple[str, Record]]:
+    """`sound_records` of a file of JSON lines, whatever its name."""
+    for line, record in _json(path):
+        if isinstance(record, str):
+            raise BothwaysError(f"{path}:{line}: {record}")
+        yield str(line), record
+
+
+def _json(path: Path) -> Iterator[tuple[int, Record | str]]:
+    number = 0
+    for number, line in enumerate(lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            yield number, f"not JSON ({reason}): mend the line"
+            continue
+        yield number, record if isinstance(record, dict) else (
+            f"a JSON object with named fields is wanted, not {type(record).__name__}")
+    if number == 0:
+        raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+
+
+def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Record | str]]:
+    """Rows under the names of the first line.
+
+    A row goes on over as many lines as its quotation marks ask for. One that is never closed is a fault of the line
+    it stands in: reading goes on with the next line.
+    """
+    csv.field_size_limit(1 << 30)
+    source, ahead, number = lines(path), list[str](), 0
+    header: list[str] | None = None
+
+    def following(place: int) -> str | None:
+        while len(ahead) <= place:
+            line = next(source, None)
+            if line is None:
+                return None
+            ahead.append(line)
+        return ahead[place]
+
+    while following(0) is not None:
+        found, taken = _row(following, delimiter)
+        del ahead[:taken]
+        number += taken
+        first = number - taken + 1
+        if isinstance(found, str):
+            if header is None:
+                raise BothwaysError(f"{path}:{first}: {found}")
+            yield first, found
+        elif not found:
+            continue
+        elif header is None:
+            header = found
+        elif len(found) != len(header):
+            yield first, f"{len(found)} columns, and the first line names {len(header)}"
+        else:
+            yield first, dict(zip(header, found, strict=True))
+    if header is None:
+        raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+
+
+def _row(following: Callable[[int], str | None], delimiter: str) -> tuple[list[str] | str, int]:
+    """The cells of the row that begins with `following(0)`, or what is wrong with it; and how many lines it took."""
+    parts: list[str] = []
+    while len(parts) < LOOKAHEAD and (line := following(len(parts))) is not None:
+        parts.append(line)
+        if len(parts) > 1 and '"' not in line:
+            continue  # no line without a mark can close one
+        try:
+            return next(csv.reader(parts, delimiter=delimiter, strict=True), []), len(parts)
+        except csv.Error as error:
+            if "unexpected end" not in str(error):
+                # later lines only show that the first one's mark was not closed where it was meant to be
+                return f"not {'TSV' if delimiter != ',' else 'CSV'} ({error})" if len(parts) == 1 else UNCLOSED, 1
+    return UNCLOSED, 1
+
+
+def pick(record: Iterable[str], wanted: str | None, usual: Sequence[str], where: str, what: str = "field") -> str:
+    """The field to read: the one wanted, or the first of the usual ones (case aside).
+
+    Raises:
+        BothwaysError: it is not there; the sentence lists the fields there are.
+    """
+    names = list(record)
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        raise BothwaysError(f"{where}: no {what} '{wanted}' {nearest(wanted, names)}")
+    lower = {name.lower().strip(): name for name in reversed(names)}
+    for name in usual:
+        if name in lower:
+            return lower[name]
+    if len(names) == 1 and what == "field":
+        return names[0]
+    raise BothwaysError(f"{where}: none of the usual {what}s ({', '.join(usual)}) is there, "
+                        f"so name the {what} to read; there are: {', '.join(names)}")
+
+
+def text_of(record: Record, field: str, where: str) -> str:
+    """The text in one field of a record; a complaint names the place."""
+    if field not in record:
+        raise BothwaysError(f"{where}: no field '{field}' {nearest(field, record)}")
+    value = record[field]
+    if not isinstance(value, str):
+        raise BothwaysError(f"{where}: field '{field}' holds {type(value).__name__}, and text is wanted")
+    return value
