@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import signal
 import time
@@ -145,6 +146,19 @@ def test_a_run_ends_where_another_one_lies(prepared: Prepared, stopped: Path) ->
     (stopped.parent / "strange" / "thesis.tex").write_text("")
     with pytest.raises(BothwaysError, match=r"other files \(thesis.tex\)"):
         train(other, prepared, stopped.parent / "strange", show=False)
+
+
+def test_choices_that_came_later_are_at_their_defaults(prepared: Prepared, tmp_path: Path) -> None:
+    config = small_config(budget="4 steps", record=RECORD)
+    train(config, prepared, tmp_path / "run", show=False)
+    file = tmp_path / "run/config.json"
+    stored = json.loads(file.read_text())
+    del stored["model"]["head"], stored["model"]["norm"]["first"], stored["averaging"]
+    file.write_text(json.dumps(stored))
+    train(config, prepared, tmp_path / "run", show=False)
+    other = dataclasses.replace(config, averaging=Averaging("ema", 0.9))
+    with pytest.raises(BothwaysError, match=r"another run \(averaging"):
+        train(other, prepared, tmp_path / "run", show=False)
 
 
 def test_what_is_recorded_may_change(prepared: Prepared, stopped: Path) -> None:

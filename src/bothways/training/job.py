@@ -20,7 +20,7 @@ from bothways.text.prepare import Prepared
 from bothways.training import start
 from bothways.training.budget import steps_of
 from bothways.training.calibration import calibrate, side_by_side
-from bothways.training.config import TrainConfig
+from bothways.training.config import TrainConfig, merge
 from bothways.training.data import Batches, Source
 from bothways.training.environment import describe as describe_environment
 from bothways.training.files import plain, read_json, write_json
@@ -119,8 +119,7 @@ def claim(config: TrainConfig, prepared: Prepared, folder: Path) -> Job:
     described = plain({**config.describe(), "text": text_of(prepared)})
     file, environment = folder / "config.json", folder / "environment.json"
     if file.exists():
-        stored = read_json(file)
-        differences = list(_differences(stored, described))
+        differences = list(_differences(_filled(read_json(file)), described))
         if differences:
             raise BothwaysError(f"{folder} holds another run ({'; '.join(differences)}): choose another folder, or "
                                 "repeat the call that made it to go on with it")
@@ -158,6 +157,12 @@ def text_of(prepared: Prepared) -> dict[str, Any]:
     """What tells one prepared text from another."""
     return {"tokenizer": prepared.tokenizer.fingerprint, "windows": len(prepared.train),
             "tokens": int(prepared.train.tokens), "held_out_windows": len(prepared.valid)}
+
+
+def _filled(stored: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version wrote, with the choices that have come since at what they were: their defaults."""
+    filled = merge(plain(TrainConfig().describe()), stored)
+    return {**filled, **{key: stored[key] for key in ("objective",) if key in stored}}
 
 
 def _differences(stored: dict[str, Any], wanted: dict[str, Any], path: str = "") -> Iterator[str]:
