@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("BOTHWAYS_NATIVE", "0")  # the same numbers wherever the tests run; its own tests ask for it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 hypothesis.settings.register_profile(

@@ -292,3 +292,17 @@ def test_a_stream_of_texts_is_taken_up_only_as_far_as_answers_are_asked_for() ->
     first = next(model.logits_of_each(ids, batch_tokens=64))
     torch.testing.assert_close(first, model.logits(torch.arange(44, 51))[0], rtol=1e-4, atol=1e-5)
     assert taken < 20
+
+
+def test_a_model_is_read_with_weights_of_few_bits(model: bothways.Model, tmp_path: Path) -> None:
+    light = bothways.from_pretrained(tmp_path / "model", weights="int8")
+    texts = ["the cat sat", "a dog"]
+    vectors, right = (one.embed(texts, visibility=one.modes[0]) for one in (light, model))
+    assert 0 < (vectors - right).norm() < 0.05 * right.norm()
+    assert light.generate("the cat", max_new_tokens=4, visibility=light.modes[0]).startswith("the cat")
+    assert "int8" in repr(light) and "int8" in light.describe() and "int8" not in model.describe()
+    with pytest.raises(BothwaysError, match="cannot be saved"):
+        light.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(BothwaysError, match="is float32, bfloat16, int8 or int4"):
+        bothways.from_pretrained(tmp_path / "model", weights="int5")

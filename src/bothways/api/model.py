@@ -15,21 +15,24 @@ from bothways.errors import BothwaysError
 from bothways.families import extend
 from bothways.families import folder as folders
 from bothways.model import ModelConfig
+from bothways.model.compact import bits_of
 from bothways.model.fitted import fitted
 from bothways.objectives.base import Objective
 
 
 def from_pretrained(folder: str | Path, device: torch.device | str | None = None,
-                    dtype: torch.dtype | None = None) -> Model:
+                    dtype: torch.dtype | None = None, weights: str | None = None) -> Model:
     """The model in a folder: one that `save_pretrained` or training wrote, or a plain one of a known family.
 
     Args:
         device: where the weights go, the CPU when none.
         dtype: the number format to compute in, the file's when none.
+        weights: float32 or bfloat16, a short way to say `dtype`; or int8 or int4, for a model that reads and writes
+            faster on the CPU, approximately, and is neither trained nor saved.
     Raises:
         BothwaysError: a file that is missing, truncated, of another version or of an unknown family.
     """
-    return Model(folders.load(folder, device, dtype))
+    return Model(folders.load(folder, device, dtype, weights))
 
 
 def extend_vocabulary(model: Model, tokens: Sequence[str] | None = None) -> Model:
@@ -70,11 +73,14 @@ class Model(Reads, Writes):
 
     def describe(self) -> str:
         """Sizes, costs, modes and export, as printed by `bothways describe`."""
-        return description(self.config, self.objective, layout=self.trained.layout)
+        said = description(self.config, self.objective, layout=self.trained.layout)
+        bits = bits_of(self.trained.network)
+        return said if bits is None else f"{said}\nweights       {bits} in linear layers, for reading and writing only"
 
     def __repr__(self) -> str:
+        bits = bits_of(self.trained.network)
         return (f"Model({self.objective.name}, {self.config.stack}, {self.config.shape.width} wide, "
-                f"modes {', '.join(self.modes)})")
+                f"modes {', '.join(self.modes)}{'' if bits is None else f', {bits} weights'})")
 
 
 def description(config: ModelConfig, objective: Objective, window: int = 128, layout: str | None = None) -> str:

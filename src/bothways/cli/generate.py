@@ -23,6 +23,10 @@ Faster, and the same text: tokens that stood before are proposed again, or a sma
     bothways generate run/model "Once upon a time" --lookup 3
     bothways generate run/model "Once upon a time" --draft small/model
 
+Faster on the CPU, and approximately the same text: weights of fewer bits:
+
+    bothways generate run/model "Once upon a time" --weights int8
+
 How the text came to be, one line a step:
 
     bothways generate run/model "Once upon a time" --show-steps
@@ -125,6 +129,8 @@ class Options:
     """The most tokens of a thought, for a model that thinks before it answers; 0 lets it answer at once."""
     hide_thought: bool = False
     """Show the answer alone."""
+    weights: Literal["float32", "bfloat16", "int8", "int4"] | None = None
+    """How the weights are read: int8 and int4 are faster on the CPU, and approximate; the file's own when none."""
     device: str | None = None
     """cpu, cuda, cuda:1."""
     verbose: bool = False
@@ -133,6 +139,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Load, write, print."""
+    import itertools
     import sys
     import time
 
@@ -144,7 +151,7 @@ def run(options: Options) -> int:
     if options.samples < 1:
         raise BothwaysError(f"--samples {options.samples}: at least 1 text is written")
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
-    model = bothways.from_pretrained(options.folder, device=options.device)
+    model = bothways.from_pretrained(options.folder, device=options.device, weights=options.weights)
     how = {name: getattr(options, name) for name in (
         "temperature", "top_k", "top_p", "min_p", "typical_p", "stop", "repetition_penalty", "frequency_penalty",
         "presence_penalty", "no_repeat_ngram", "beams", "beam_groups", "diversity", "length_penalty", "early_stopping",
@@ -152,7 +159,8 @@ def run(options: Options) -> int:
         "block", "guidance", "prefix_cache", "think_tokens", "hide_thought")}
     how["order"] = read_order(options.order)
     how |= _read(options)
-    draft = None if options.draft is None else bothways.from_pretrained(options.draft, device=options.device)
+    draft = None if options.draft is None else bothways.from_pretrained(
+        options.draft, device=options.device, weights=options.weights)
     if options.beams > 1:
         texts = model.write([prompt], GenerateConfig(options.max_new_tokens, samples=options.samples, **how),
                             options.visibility)
@@ -174,8 +182,10 @@ def run(options: Options) -> int:
             continue
         text = model.generate(prompt, options.max_new_tokens, stream=True, visibility=options.visibility,
                               draft=draft, **how)
+        # what cannot be done is refused with the first piece, before the prompt is repeated
+        first = next(text, "")
         print(prompt, end="\n" if model.objective.replies else "", flush=True)
-        for piece in text:
+        for piece in itertools.chain((first,), text):
             pieces += len(piece)
             print(piece, end="", flush=True)
         print()

@@ -34,6 +34,7 @@ from bothways.families.trained import Trained
 from bothways.families.weights import Source, Weights, open_weights, weights_file
 from bothways.families.wrapped import text_part, text_weights
 from bothways.model import LanguageModel, ModelConfig
+from bothways.model.compact import compact, read_as, whole
 from bothways.objectives.base import Objective
 from bothways.text.tokenizer import Tokenizer
 
@@ -71,7 +72,8 @@ def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torc
     return folder
 
 
-def load(folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Trained:
+def load(folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None,
+         weights: str | None = None) -> Trained:
     """Read a folder that `save` wrote, or a plain one of a known family; the network is in evaluation mode.
 
     A run's folder stands for the `model` in it; a GGUF file, or a folder that holds one and nothing else, is read too.
@@ -79,11 +81,22 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     A plain folder is taken to be trained by its family's objective: next-token, masked or span-corruption. Of a model
     that also sees pictures the language model is read.
 
+    Args:
+        weights: float32 or bfloat16, a short way to say `dtype`; int8 or int4 for a network with compact linear layers
+            (`model.compact`), which reads and writes faster, approximately, and is neither trained nor saved.
     Raises:
         BothwaysError: a missing or truncated file, another format version, an unknown family; weights that are
             missing, unknown or of another shape. One sentence each.
     """
-    folder = _model_of(Path(folder))
+    dtype, bits = read_as(weights, dtype)
+    trained = _load(_model_of(Path(folder)), device, dtype)
+    if bits is not None:
+        compact(trained.network, bits)
+    return trained
+
+
+def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | None) -> Trained:
+    """The folder of a model, its weights as they are."""
     if (file := gguf_in(folder)) is not None:
         return _load_gguf(file, device, dtype)
     where = str(folder / "config.json")
@@ -224,7 +237,12 @@ def _allocate(network: LanguageModel, dtype: torch.dtype) -> None:
 
 
 def fused(network: LanguageModel) -> dict[str, Tensor]:
-    """The network's tensors under our names, with projections that were split for adapters joined again."""
+    """The network's tensors under our names, with projections that were split for adapters joined again.
+
+    Raises:
+        BothwaysError: weights of few bits.
+    """
+    whole(network, "saved or extended")
     found = network.state_dict()
     weights: dict[str, Tensor] = {}
     for name in build(network.config).state_dict():

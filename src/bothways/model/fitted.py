@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
+from bothways.model.compact import whole
 from bothways.model.config import Head
 from bothways.model.language_model import LanguageModel
 
@@ -33,6 +34,7 @@ def fitted(network: LanguageModel, companions: Sequence[Companion]) -> LanguageM
     new = tuple(one for one in companions if one.name not in known)
     if not new and config.head.scores:
         return network
+    whole(network, "given further parts")
     grown = LanguageModel(replace(config, companions=(*config.companions, *new),
                                   head=config.head if config.head.scores else SCORING))
     grown.load_state_dict(network.state_dict(), strict=False)

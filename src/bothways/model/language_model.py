@@ -13,6 +13,7 @@ from bothways.batch import Example
 from bothways.errors import BothwaysError, nearest
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
+from bothways.model.compact import Compact, whole
 from bothways.model.companions import FieldEmbedding, Pooler, QueryEmbedding, build_companions
 from bothways.model.config import ModelConfig
 from bothways.model.experts import Routing, loads
@@ -75,7 +76,7 @@ class LanguageModel(nn.Module):
                                  nn.Embedding(shape.vocabulary, config.embedding_width))
         self.tower = Tower(config, shape.layers, crosses=two, looks_back=two)
         self.head_transform = Transform(config) if config.head.transform else None
-        self.head = None if config.tied else Linear(
+        self.head: Linear | Compact | None = None if config.tied else Linear(
             config.embedding_width if config.head.transform else shape.width, shape.vocabulary, bias=False)
         self.head_bias = nn.Parameter(torch.zeros(shape.vocabulary)) if config.head.bias else None
         self.companions = build_companions(config)
@@ -148,7 +149,11 @@ class LanguageModel(nn.Module):
             raise BothwaysError("this network has no head over the vocabulary, it gives states only: use its states "
                                 "(`embed`), or give it a head to be trained with `with_objective`")
         states = states if self.head_transform is None else self.head_transform(states)
-        scores = product(states, self.embedding.weight if self.head is None else self.head.weight, self.head_bias)
+        if isinstance(self.head, Compact):
+            scores = self.head(states)
+            scores = scores if self.head_bias is None else scores + self.head_bias
+        else:
+            scores = product(states, self.embedding.weight if self.head is None else self.head.weight, self.head_bias)
         scores = scores if self.config.head.scale is None else scores * self.config.head.scale
         cap = self.config.head.soft_cap
         return scores if cap is None else torch.tanh(scores / cap) * cap
@@ -170,6 +175,7 @@ class LanguageModel(nn.Module):
 
     def split_projections(self) -> None:
         """Separate fused projections (q, k, v and up, gate), as adapters want them; the function stays the same."""
+        whole(self, "split for adapters")
         for module in list(self.modules()):
             if isinstance(module, SelfAttention | CrossAttention | GatedFeedForward):
                 module.split_projections()

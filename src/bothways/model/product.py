@@ -1,8 +1,9 @@
-"""Products of states with weights, by whichever of the framework's two libraries is the faster on this processor.
+"""Products of states with weights, by whichever library is the faster on this processor.
 
 PyTorch's float32 products on x86 are MKL's, which takes its widest instructions on processors of its own maker only.
 On another one with AVX-512, oneDNN (which the framework carries for convolutions and bfloat16) does the same sums in
 half the time. It makes a kernel for every new shape (about a millisecond), so small products stay where they are.
+A few rows go through a kernel of our own where somebody has built it (`native`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from bothways.model import native
 
 FEW = 32
 """Up to so many rows a shape is sure to come again (tokens of one step of decoding)."""
@@ -33,6 +36,8 @@ class Linear(nn.Linear):
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """inputs weight' + bias: (..., I) with (O, I) to (..., O), as `torch.nn.functional.linear`."""
+    if native.suits(inputs, weight, bias) and (own := native.kernel()) is not None:
+        return own.product(inputs, weight, bias)
     if not _suits(inputs, weight):
         return F.linear(inputs, weight, bias)
     learns = inputs.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
