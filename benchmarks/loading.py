@@ -3,24 +3,27 @@
     python benchmarks/loading.py --gigabytes 2
 
 A Llama-shaped folder of random bfloat16 weights is written in shards to a temporary folder (deleted at the end). Each
-round loads it once with either, each in a process of its own, in turns, and then touches every page of them: a loader
-that only maps the file pays for reading there. `peak` is the most memory the process had above what it had before
-loading, over the size of the weights; `load` and `touch` are seconds of the two parts.
+round loads it once with either, each in a process of its own, in turns, and then makes one forward pass over 128
+tokens: a loader that only maps the file pays for reading there. Rounds are `warm` (the system has the files in its
+memory) or `cold` (it was asked to forget them). `peak` is the most memory the process had above what it had before
+loading, over the size of the weights; `load` and `pass` are seconds of the two parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
+import peers
 
 SHARD = 250_000_000
 """Bytes of a shard, about."""
@@ -30,26 +33,31 @@ CHILD = r"""
 import json, resource, sys, time
 which, folder = sys.argv[1:]
 import torch
-torch.set_num_threads(1)
 if which == "bothways":
+    from bothways.batch import Example
     from bothways.families.folder import load
+    from bothways.visibility import causal
 else:
     from transformers import LlamaForCausalLM
 def held():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) * 1024
-def warm(folder):
+def loaded(folder):
     if which == "bothways":
         return load(folder).network
     return LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-warm(folder + "/tiny")
+def read(network, ids):
+    with torch.no_grad():
+        if which == "bothways":
+            return network.logits(network(Example(ids, causal)).states)
+        return network(ids.unsqueeze(0)).logits
+ids = torch.arange(128) + 100
+read(loaded(folder + "/tiny"), ids)
 before, begun = held(), time.perf_counter()
-network = warm(folder + "/large")
-loaded = time.perf_counter()
-for weight in network.parameters():
-    weight.view(-1)[::1024].sum()  # a number of every page
-touched = time.perf_counter()
+network = loaded(folder + "/large")
+there = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-print(json.dumps({"peak": peak, "load": loaded - begun, "touch": touched - loaded}))
+read(network, ids)
+print(json.dumps({"peak": peak, "load": there - begun, "pass": time.perf_counter() - there}))
 """
 
 
@@ -83,6 +91,14 @@ def write(folder: Path, size: int) -> int:
     return total
 
 
+def forget(folder: Path) -> None:
+    """Ask the system to drop what it holds of these files."""
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def main() -> int:
     """Print one JSON line; 1 when ours takes more memory than the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,23 +109,29 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=choices.folder) as folder:
         size = write(Path(folder) / "large", int(choices.gigabytes * 1e9))
         write(Path(folder) / "tiny", 10**5)
-        found: dict[str, list[dict[str, float]]] = {"bothways": [], "transformers": []}
-        for _ in range(choices.rounds):
-            for which, results in found.items():
-                child = subprocess.run([sys.executable, "-c", CHILD, which, folder], check=True, capture_output=True,
-                                       text=True)
-                results.append(json.loads(child.stdout.splitlines()[-1]))
-                time.sleep(0.1)
+        found: dict[str, dict[str, list[dict[str, float]]]] = {
+            state: {"bothways": [], "transformers": []} for state in ("warm", "cold")}
+        for turn in range(choices.rounds):
+            for state, contenders in found.items():
+                for which in contenders if turn % 2 == 0 else reversed(contenders):
+                    if state == "cold":
+                        forget(Path(folder) / "large")
+                    child = subprocess.run([sys.executable, "-c", CHILD, which, folder], check=True,
+                                           capture_output=True, text=True)
+                    contenders[which].append(json.loads(child.stdout.splitlines()[-1]))
     report: dict[str, object] = {"weights_gigabytes": round(size / 1e9, 3), "rounds": choices.rounds}
-    for which, results in found.items():
-        report[which] = {"peak": round(max(one["peak"] for one in results) / size, 3),
-                         **{part: round(statistics.median(one[part] for one in results), 2)
-                            for part in ("load", "touch")}}
-    sums = {which: [one["load"] + one["touch"] for one in results] for which, results in found.items()}
-    report["seconds_ratio"] = round(statistics.median(
-        theirs / ours for ours, theirs in zip(sums["bothways"], sums["transformers"], strict=True)), 2)
-    print(json.dumps(report))
-    return int(max(one["peak"] for one in found["bothways"]) > LIMIT * size)
+    for state, contenders in found.items():
+        report[state] = {which: {"peak": round(max(one["peak"] for one in results) / size, 3),
+                                 **{part: round(statistics.median(one[part] for one in results), 3)
+                                    for part in ("load", "pass")}} for which, results in contenders.items()}
+        for name, parts in (("load", ("load",)), ("load and pass", ("load", "pass"))):
+            theirs, ours = ([sum(one[part] for part in parts) for one in contenders[which]]
+                            for which in ("transformers", "bothways"))
+            report[f"{state}, {name}: times as fast"] = peers.ratio(theirs, ours)
+    print(json.dumps(report, default=str))
+    if choices.gigabytes >= 2:
+        print("written to", peers.save("loading", report))
+    return int(any(one["peak"] > LIMIT * size for state in found.values() for one in state["bothways"]))
 
 
 if __name__ == "__main__":

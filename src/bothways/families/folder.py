@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -44,6 +45,8 @@ FORMAT = 1
 """The version of the "bothways" block in config.json; a folder of another version is refused by name."""
 OWN = "bothways"
 """The layout with our own names."""
+READERS = 4
+"""Tensors read at a time: each goes straight to its place, so that more of them take no more memory."""
 
 
 def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torch.dtype | None = None) -> Path:
@@ -217,9 +220,9 @@ def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str, dtyp
     for name in source:
         check_shape(name, source.shape(name), expected[name].shape, where)
     _allocate(network, dtype or source.dtype)
-    with torch.no_grad():
-        for name, target in network.state_dict().items():
-            source.read_into(name, target)
+    with ThreadPoolExecutor(READERS) as readers:
+        for done in [readers.submit(source.read_into, *one) for one in network.state_dict().items()]:
+            done.result()
 
 
 def _allocate(network: LanguageModel, dtype: torch.dtype) -> None:
