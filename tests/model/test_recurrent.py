@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bothways.batch import pack
 from bothways.errors import BothwaysError
-from bothways.model import LanguageModel, ModelConfig, Position, Shape
+from bothways.model import LanguageModel, ModelConfig, Position, Shape, recurrent
 from bothways.model.config import FeedForward, Mixer
 from bothways.model.cost import parameters
 from bothways.model.mamba import chunked_scan
-from bothways.model.recurrent import make_lanes, recur
+from bothways.model.recurrent import make_lanes, recur, scanned
 from bothways.objectives.base import example
 from bothways.visibility import bidirectional, causal, same_document
 
@@ -46,6 +46,29 @@ def test_the_recurrence_and_its_gradient_are_the_formula() -> None:
                     for size in ((7, 2, 3, 4), (2, 3, 4)))
     assert torch.allclose(recur(decay, added, first), step_by_step(decay, added, first), atol=1e-14)
     assert torch.autograd.gradcheck(recur, (decay, added, first))
+
+
+@pytest.mark.parametrize("length", [1, 7, 16])
+@pytest.mark.parametrize("span", [1, 100, 1000])
+def test_states_that_are_not_kept_say_the_same(length: int, span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent, "SPAN", span)  # one, four or all of the steps at a time
+    generator = torch.Generator().manual_seed(2)
+    step, inputs = (torch.rand(length, 2, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    write, read = (torch.randn(2, length, 4, generator=generator, dtype=torch.float64).transpose(0, 1)
+                   for _ in range(2))
+    rates, first = -torch.rand(3, 4, dtype=torch.float64) * 3, torch.randn(2, 3, 4, dtype=torch.float64)
+    y, last = scanned(step, rates, inputs, write, read, first)
+    states = step_by_step(torch.exp(step.unsqueeze(-1) * rates), inputs.unsqueeze(-1) * write.unsqueeze(-2), first)
+    torch.testing.assert_close(y, (states @ read.unsqueeze(-1)).squeeze(-1))
+    torch.testing.assert_close(last, states[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_without_gradients_says_the_same(kind: str) -> None:
+    made, text = network(kind), example(range(30), causal)
+    learning = made(text).states
+    with torch.no_grad():
+        torch.testing.assert_close(made(text).states, learning)
 
 
 @pytest.mark.parametrize("length", [1, 5, 8, 19])

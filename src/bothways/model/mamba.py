@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bothways.model.config import ModelConfig
 from bothways.model.norm import RMSNorm
 from bothways.model.product import Linear
-from bothways.model.recurrent import Lanes, State, convolved, recur
+from bothways.model.recurrent import Lanes, State, convolved, recur, scanned
 
 CHUNK = 64
 """Steps of Mamba-2 that are worked out as one product of matrices (arXiv 2405.21060, section 6)."""
@@ -49,16 +49,27 @@ class Mamba(nn.Module):
         # 2. what each token lets in, keeps and lets out; spare slots change nothing
         step, write, read = self.select(x).split([self.rank, self.states, self.states], dim=-1)
         step = F.softplus(self.step(step)).masked_fill(~lanes.real.unsqueeze(-1), 0.0)
-        # 3. the recurrence, steps in front: (L, B, E, S)
-        decay = torch.exp(step.transpose(0, 1).unsqueeze(-1) * -torch.exp(self.log_decay.float()).to(x.dtype))
-        added = (step * x).transpose(0, 1).unsqueeze(-1) * write.transpose(0, 1).unsqueeze(-2)
+        # 3. the recurrence
+        rates = -torch.exp(self.log_decay.float()).to(x.dtype)
         if first is None:
-            first = added.new_zeros(added.shape[1:])
-        reached = recur(decay, added, first)
-        y = (reached @ read.transpose(0, 1).unsqueeze(-1)).squeeze(-1).transpose(0, 1) + self.skip * x
+            first = x.new_zeros(len(x), self.inner, self.states)
+        y, last = self._recurred(step, x, write, read, rates, first)
+        y = y + self.skip * x
         if store is not None:
-            store.put(tail.flatten(1), reached[-1].flatten(1))
+            store.put(tail.flatten(1), last.flatten(1))
         return self.out(lanes.flat(y) * F.silu(gate))  # type: ignore[no-any-return]
+
+    def _recurred(self, step: Tensor, x: Tensor, write: Tensor, read: Tensor, rates: Tensor, first: Tensor
+                  ) -> tuple[Tensor, Tensor]:
+        """y (B, L, E) without the skip, and the last state (B, E, S); all states are kept for gradients only."""
+        # steps in front
+        step, inputs, write, read = (part.transpose(0, 1) for part in (step, step * x, write, read))
+        if torch.is_grad_enabled():
+            reached = recur(torch.exp(step.unsqueeze(-1) * rates), inputs.unsqueeze(-1) * write.unsqueeze(-2), first)
+            y, last = (reached @ read.unsqueeze(-1)).squeeze(-1), reached[-1]
+        else:
+            y, last = scanned(step, rates, inputs, write, read, first)
+        return y.transpose(0, 1), last
 
     @staticmethod
     def store(config: ModelConfig, documents: int, dtype: torch.dtype, device: torch.device) -> State:

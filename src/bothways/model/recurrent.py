@@ -134,6 +134,39 @@ def recur(decay: Tensor, added: Tensor, first: Tensor) -> Tensor:
     return states
 
 
+SPAN = 1 << 17
+"""Numbers of states that `scanned` has in memory at a time: so many stay in the processor's cache."""
+
+
+def scanned(step: Tensor, rates: Tensor, inputs: Tensor, write: Tensor, read: Tensor, first: Tensor
+            ) -> tuple[Tensor, Tensor]:
+    """What is read of h_t = exp(step_t rates) h_{t-1} + inputs_t write_t' at each step: y_t = h_t read_t.
+
+    The states are never all in memory, so nothing can learn from them: for calls without gradients.
+
+    Args:
+        step, inputs: (L, B, E). rates: (E, S). write, read: (L, B, S). first: (B, E, S) before the first step.
+    Returns:
+        y (L, B, E) and the last state (B, E, S).
+    """
+    length, documents, channels = step.shape
+    size = max(1, min(length, SPAN // max(first.numel(), 1)))
+    # channels last: every product runs along them
+    rates, state = rates.t().contiguous(), first.transpose(1, 2).contiguous()
+    decay, added = step.new_empty(2, size, *state.shape).unbind(0)
+    found = step.new_empty(length, documents, 1, channels)
+    for begin in range(0, length, size):
+        part = slice(begin, min(begin + size, length))
+        kept, reached = decay[:part.stop - begin], added[:part.stop - begin]
+        torch.mul(step[part].unsqueeze(-2), rates, out=kept).exp_()
+        torch.mul(inputs[part].unsqueeze(-2), write[part].unsqueeze(-1), out=reached)
+        for t in range(len(reached)):
+            state = reached[t].addcmul_(kept[t], state)
+        torch.bmm(read[part].flatten(0, 1).unsqueeze(1), reached.flatten(0, 1), out=found[part].flatten(0, 1))
+        state = state.clone()
+    return found.squeeze(2), state.transpose(1, 2)
+
+
 class _Recur(torch.autograd.Function):
     """Forward step by step, backward by the same recurrence from the end: g_t = grad_t + decay_{t+1} g_{t+1}."""
 
