@@ -30,6 +30,10 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, family in KNOWN.items():
         print("| " + " | ".join(row(name, family, result["families"].get(name))) + " |")
+    print("\n| the peer has no fused kernels | 8 texts of 128 tokens | 2 texts of 512 |\n| --- | --- | --- |")
+    for name, entry in result["families"].items():
+        if "faster_long" in entry:
+            print(f"| `{name}` | {times(entry['faster'])} | {times(entry['faster_long'])} |")
     hardware = result["hardware"]
     print(f"\n{result['rounds']} interleaved rounds beside {result['peer']}, float32, {hardware['threads']} threads of "
           f"{hardware['processor']}, PyTorch {hardware['torch']}; medians with 95 % intervals.")
@@ -50,8 +54,12 @@ def row(name: str, family: Family, entry: dict[str, Any] | None) -> Iterator[str
     yield f"{config.norm.kind}, {PLACES[config.norm.place]}"
     yield feed(config)
     yield f"{entry['difference']:.0e}"
-    faster = entry["faster"]
-    yield f"{faster['value']:.2f} ({faster['low']:.2f} to {faster['high']:.2f})"
+    yield times(entry["faster"])
+
+
+def times(ratio: dict[str, float]) -> str:
+    """How many times as fast, with its interval."""
+    return f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
 
 def feed(config: ModelConfig) -> str:
