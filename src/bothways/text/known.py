@@ -243,6 +243,11 @@ class KnownSource:
             rows.append(Tagged(" ".join(words), tuple(spans)))
         return rows
 
+    def parsed(self, n: int, rng: np.random.Generator) -> list[tuple[list[str], list[str]]]:
+        """The words of sentences, and the part of the sentence that each stands for (`Role.part`)."""
+        return [(words, [self.grammar.roles[state].part for state in states])
+                for words, states in self._sentences(n, rng)]
+
     def labelled(self, n: int, rng: np.random.Generator) -> Labelled:
         """Sentences and the topic of each."""
         rows = self._sentences(n, rng)
