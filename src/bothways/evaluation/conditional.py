@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bothways.families.trained import Trained
 
 
+Ids = Sequence[int] | np.ndarray
+
+
 @dataclass(frozen=True)
 class Continued:
     """log p of one continuation in nats, whether every token of it was the likeliest, tokens, and how it was found.
@@ -34,7 +37,7 @@ class Continued:
     estimator: str
 
 
-def continuations(trained: Trained, asked: Sequence[tuple[Sequence[int], Sequence[int]]], *, way: Way | None = None,
+def continuations(trained: Trained, asked: Sequence[tuple[Ids, Ids]], *, way: Way | None = None,
                   samples: int = 16, rule: str | None = None, seed: int = 0,
                   tokens: int = TOKENS) -> list[Continued]:
     """log p(continuation | context) of each (context ids, continuation ids), by one way of calling the model.
@@ -69,7 +72,7 @@ def continuations(trained: Trained, asked: Sequence[tuple[Sequence[int], Sequenc
     return [Continued(-float(one), None, size, how) for one, size in zip(nats, sizes)]
 
 
-def translations(trained: Trained, asked: Sequence[tuple[Sequence[int], Sequence[int]]],
+def translations(trained: Trained, asked: Sequence[tuple[Ids, Ids]],
                  tokens: int = TOKENS) -> list[Score]:
     """-log p(target | source) of each (source ids, target ids): the encoder reads one, the decoder writes the other.
 
@@ -92,7 +95,7 @@ def translations(trained: Trained, asked: Sequence[tuple[Sequence[int], Sequence
     return scores
 
 
-def question(trained: Trained, source: Sequence[int], target: Sequence[int]) -> Example:
+def question(trained: Trained, source: Ids, target: Ids) -> Example:
     """A source and the target that is asked for, behind the token that the decoder begins with."""
     ids = np.array(target, dtype=np.int64)
     begin = trained.vocabulary.ids.get("<begin>", trained.vocabulary.bos)
