@@ -75,11 +75,11 @@ def test_variety_by_hand():
 
 
 def overfitted(windows):
-    trained = small("causal", sharp=1.0, width=32, layers=1)
-    optimiser = torch.optim.Adam(trained.network.parameters(), 2e-2)
+    trained = small("causal", sharp=1.0, width=48)
+    optimiser = torch.optim.Adam(trained.network.parameters(), 6e-3)
     from bothways.batch import Key, pack
 
-    for _ in range(50):
+    for _ in range(100):
         (row,) = pack([trained.objective.corrupt(window, Key(0, 0, 0)) for window in windows])
         (part,) = trained.objective.parts(trained.network, row)
         optimiser.zero_grad()

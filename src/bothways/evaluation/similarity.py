@@ -94,7 +94,7 @@ def token_identity(states: np.ndarray, tokens: np.ndarray, clusters: int = 100, 
     """
     from sklearn.cluster import MiniBatchKMeans
 
-    found = MiniBatchKMeans(min(clusters, len(states)), n_init=3, batch_size=1024, random_state=seed).fit_predict(
+    found = MiniBatchKMeans(min(clusters, len(states)), n_init=1, batch_size=1024, random_state=seed).fit_predict(
         np.asarray(states, dtype=np.float64))
     return information(tokens, found) / max(information(tokens, tokens), 1e-12)
 
