@@ -53,6 +53,21 @@ def test_generate_prints_the_text(folder: Path, capsys: pytest.CaptureFixture[st
     assert "a second" in shown.err
 
 
+def test_generate_refuses_before_it_repeats_the_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(folder), "the cat", "--top-k", "4", "--contrast", "0.5", "--lookup", "2"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and "look-up" in shown.err
+    # the network's own places are looked at with the first token only
+    assert main(["generate", str(folder), "the cat " * 500]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and "places" in shown.err
+
+
+def test_generate_reads_weights_of_few_bits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(folder), "the cat", "--max-new-tokens", "3", "--weights", "int8"]) == 0
+    assert capsys.readouterr().out == bothways.from_pretrained(folder, weights="int8").generate("the cat", 3) + "\n"
+
+
 @pytest.mark.parametrize("key", ["masked", "denoising", "diffusion"])
 def test_every_contender_writes(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fewer = ["--steps", "2"] if key in ("masked", "diffusion") else []
