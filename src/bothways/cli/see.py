@@ -1,8 +1,10 @@
-"""Draw who may look at whom, or what one objective makes of a text.
+"""Draw who may look at whom, what one objective makes of a text, or where trained networks looked.
 
     bothways see causal
     bothways see "prefix & same_document" --length 12
     bothways see --objective span-corruption "The cat sat on the mat"
+    bothways see --attention runs/causal/model,runs/masked/model "The cat sat on the mat" --out looks.svg
+    bothways see --attention runs/masked/model "The cat sat on the mat" --explain cat
     bothways see --list
 """
 
@@ -45,6 +47,10 @@ class Options:
     """How far training is, from 0 to 1, for schedules and phases."""
     model: Path | None = None
     """Use the tokenizer of this model folder; words, when none is given."""
+    attention: str | None = None
+    """Draw the attention of trained models (folders, with commas between them) while they read the text."""
+    explain: str | None = None
+    """With --attention: draw instead which tokens this word of the text hangs on, by integrated gradients."""
     out: Path | None = None
     """Also write the picture here, as .svg or .html."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
@@ -66,8 +72,16 @@ def run(options: Options) -> int:
         raise BothwaysError(f"--out {options.out}: there is no folder {options.out.parent}")
     if options.length is not None and not 1 <= options.length <= 512:
         raise BothwaysError(f"--length {options.length}: a picture has 1 to 512 tokens")
+    if options.explain is not None and options.attention is None:
+        raise BothwaysError("--explain needs a trained model: name its folder with --attention")
     # 2. draw
-    if options.objective is not None:
+    if options.attention is not None:
+        from bothways.cli.looking import draw
+
+        drawn = draw([part for part in options.attention.split(",") if part], " ".join(options.what) or TEXT,
+                     options.explain, console)
+        pictures = [(drawn, drawn)]
+    elif options.objective is not None:
         pictures = _examples(options, console)
     elif options.what:
         pictures = _visibility(options, console)
