@@ -113,9 +113,11 @@ class Attribution:
 
 
 def attribution(trained: Trained, ids: np.ndarray, place: int, way: Way | None = None,
-                steps: int = 32) -> Attribution:
-    """Integrated gradients of log p(token at `place`) along the embeddings from nothing, by the midpoint rule
-    (Sundararajan et al. 2017, arXiv 1703.01365, eq. 1).
+                steps: int = 64) -> Attribution:
+    """Integrated gradients of log p(token at `place`) along the embeddings, by the midpoint rule (Sundararajan et al.
+    2017, arXiv 1703.01365, eq. 1).
+
+    Every token starts as the mean of all embeddings: from zeros, a norm would undo most of the way at its first step.
 
     Args:
         ids: (L,) a text that begins with `<bos>`. place: of the token to explain, hidden as the way asks for it.
@@ -133,6 +135,9 @@ def attribution(trained: Trained, ids: np.ndarray, place: int, way: Way | None =
     target = network.embedding if network.source_embedding is None or question.source is None else \
         network.source_embedding
 
+    with torch.no_grad():
+        base = target.weight.mean(0)
+
     def log_p(scale: float, gradient: bool) -> tuple[Tensor, Tensor | None]:
         held: list[Tensor] = []
 
@@ -140,7 +145,7 @@ def attribution(trained: Trained, ids: np.ndarray, place: int, way: Way | None =
             # the tower that reads the text comes first; the other keeps its embeddings
             if held or len(given[0]) != len(shown):
                 return made
-            held.append((made.detach() * scale).requires_grad_(gradient))
+            held.append((base + (made.detach() - base) * scale).requires_grad_(gradient))
             return held[0]
 
         hook = target.register_forward_hook(scaled)
@@ -159,7 +164,7 @@ def attribution(trained: Trained, ids: np.ndarray, place: int, way: Way | None =
             gradients = [log_p((step + 0.5) / steps, True)[1] for step in range(steps)]
         with torch.no_grad():
             full, nothing = float(log_p(1.0, False)[0]), float(log_p(0.0, False)[0])
-            embedded = target(shown)
+            embedded = target(shown) - base
         mean = torch.stack([one for one in gradients if one is not None]).mean(0)
         scores = (mean * embedded).sum(-1).cpu().numpy()
     finally:
