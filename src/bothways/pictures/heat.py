@@ -64,7 +64,7 @@ def attributions(strips: Sequence[Strip]) -> str:
             room = 10 + LETTER * len(label)
             colour = PALETTE["blue" if score >= 0 else "orange"][0]
             parts.append(f'<rect x="{x:g}" y="{y + 22:g}" width="{room:g}" height="22" rx="3" fill="{colour}" '
-                         f'opacity="{0.75 * abs(float(score)) / most:.2f}"><title>{float(score):+.3f}</title></rect>'
+                         f'opacity="{0.45 * abs(float(score)) / most:.2f}"><title>{float(score):+.3f}</title></rect>'
                          f'<text x="{x + room / 2:g}" y="{y + 37:g}" text-anchor="middle">{escape(label)}</text>')
             x += room + 2
         wide, y = max(wide, x, 8 + LETTER * (len(strip.title) + len(strip.note) + 2)), y + 58
