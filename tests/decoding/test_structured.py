@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from tests.decoding import foreign
 from tests.decoding.small import TOKENIZER, tiny
 
 from bothways import decoding
@@ -62,6 +63,43 @@ def test_every_kind_of_tokenizer(kind):
     (text,) = decoding.generate(trained, [[]], config)
     assert text.text in config.choices
     assert decoding.generate(trained, [[]], replace(config, choices=("on",)))[0].text == "on"
+
+
+@pytest.mark.parametrize("objective", ["next-token", "denoising"])
+@pytest.mark.parametrize("make", [foreign.byte_level, foreign.byte_fallback, foreign.unigram])
+def test_imported_tokenizers_keep_to_forms(make, objective):
+    trained = foreign.behind(make(), objective)
+    prompts = [trained.tokenizer.encode("the cat"), []]
+
+    def written(**form):
+        config = GenerateConfig(max_new_tokens=40, temperature=1.0, samples=4, **form)
+        texts = decoding.generate(trained, prompts, config)
+        assert any(text.stopped_by == "end" for text in texts)
+        return [text.text for text in texts if text.stopped_by == "end"]
+
+    # to the character: also a space at the very beginning, which decoders like to take away
+    for pattern in ("[0-9]{2}(-[a-c]){1,3}!", " [a-c]{1,9}", "[a-c]{1,4} (cat|th)"):
+        assert all(re.fullmatch(pattern, text) for text in written(regex=pattern))
+    choices = ("déjà vu", "the cat", " cat", "0 mat")
+    assert set(written(choices=choices)) <= set(choices)
+    assert written(choices=(" cat",))[0] == " cat"
+    assert written(choices=("cat",))[0] == "cat"
+    # the text is the same, token for token, in a search
+    (best, *_) = decoding.generate(trained, prompts, GenerateConfig(20, beams=3, choices=choices))
+    assert best.text in choices
+
+
+def test_words_and_their_ends_write_what_they_can_express():
+    trained = foreign.behind(foreign.wordpiece())
+    config = GenerateConfig(max_new_tokens=30, temperature=1.0, samples=3, regex=" [a-c]{1,9} the")
+    for text in decoding.generate(trained, [trained.tokenizer.encode("cat"), []], config):
+        assert re.fullmatch(config.regex, text.text)
+    # a word has a space before it, and nothing is spelled "é"
+    for form in ("[a-c]-[a-c]", "déjà"):
+        with pytest.raises(BothwaysError, match="this model's tokens cannot express regex"):
+            decoding.generate(trained, [[]], GenerateConfig(max_new_tokens=30, regex=form))
+    with pytest.raises(BothwaysError, match="marks the ends of words"):
+        decoding.generate(foreign.behind(foreign.ends_of_words()), [[]], GenerateConfig(regex="a"))
 
 
 def test_refusals(monkeypatch):

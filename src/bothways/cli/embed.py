@@ -43,7 +43,7 @@ class Options:
     """The name of a trained mode, for a model with several."""
     pooling: Literal["mean", "first", "pooled"] = "mean"
     """The mean over a text's own tokens, its first token's state, or what a trained pooler makes of that."""
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     """Tokens read in one pass."""
     truncate: Literal["left", "right"] | None = None
     """Which side of a text is cut that is longer than the network's places; refused when none."""

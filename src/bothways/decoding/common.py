@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bothways.decoding.sampling import ORDERS, WAYS, GenerateConfig
+from bothways.decoding.structured import wants_form
 from bothways.decoding.written import GrowingText
 from bothways.errors import BothwaysError, nearest
 from bothways.families.trained import Trained
@@ -124,6 +125,9 @@ def growing_text(trained: Trained, prompt: Sequence[int], config: GenerateConfig
             raise BothwaysError("stop strings need a tokenizer, and this folder has none: use stop_ids")
         return None
     context = [] if trained.objective.replies else [int(token) for token in prompt[-CONTEXT:]]
+    if wants_form(config) and not trained.tokenizer.decode(context):
+        # a form speaks of every character, also of a space that some decoders take from where a text begins
+        context = trained.tokenizer.encode("a", reserved=False)[-1:]
     return GrowingText(trained.tokenizer, config.stop, context)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bothways.decoding.sampling import BLOCKED, GenerateConfig
 from bothways.errors import BothwaysError
+from bothways.families.foreign import ForeignTokenizer
 from bothways.families.trained import Trained
 from bothways.text.tokenizer import Tokenizer
 
@@ -121,30 +122,48 @@ def _tokens(tokenizer: Any, readable: bool, size: int, ends: tuple[int, ...]) ->
     library = _library()
     if not readable:
         raise BothwaysError("text of a given form needs a tokenizer, and this folder has none")
-    if isinstance(tokenizer, Tokenizer):
-        if tokenizer.kind == "words":
-            raise BothwaysError("a tokenizer of whole words cannot write text of a given form: use one of bytes or of "
-                                "pieces of words")
-        own = library.TokenizerWrapper(_Ours(tokenizer, ends))
-        return library.LLTokenizer(own, n_vocab=max(size, tokenizer.size), eos_token=list(ends), slices=[])
-    core = tokenizer.core
-    most = max(size, core.get_vocab_size())
-    return library.LLTokenizer(core.to_str(), n_vocab=most, eos_token=list(ends), slices=[])
+    if tokenizer.kind == "words":
+        raise BothwaysError("a tokenizer of whole words cannot write text of a given form: use one of bytes or of "
+                            "pieces of words")
+    spelled = _Spelled(tokenizer, size, ends)
+    return library.LLTokenizer(library.TokenizerWrapper(spelled), n_vocab=len(spelled.tokens), eos_token=list(ends),
+                               slices=[])
 
 
-class _Ours:
-    """What the library asks of a tokenizer object."""
+class _Spelled:
+    """What the library asks of a tokenizer object: the bytes of every token.
 
-    def __init__(self, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
-        special = tokenizer.vocabulary.special
+    It wants to spell every text, so bytes that no token spells alone get numbers behind all ids, which are never
+    written: `Grammar` looks at the network's ids only.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | ForeignTokenizer, size: int, ends: Sequence[int]) -> None:
+        vocabulary, count = tokenizer.vocabulary, tokenizer.core.get_vocab_size()  # type: ignore[union-attr]
         self._tokenizer = tokenizer
-        self.eos_token_id, self.bos_token_id = ends[0], tokenizer.vocabulary.bos
-        self.special_token_ids = [int(token) for token in special.nonzero()[0]]
-        self.tokens = [tokenizer.spelled(token) for token in range(tokenizer.size)]
+        self.eos_token_id, self.bos_token_id = ends[0], vocabulary.ids.get("<bos>")
+        self.special_token_ids = [int(token) for token in vocabulary.special.nonzero()[0]]
+        self.tokens = [tokenizer.spelled(token) for token in range(count)] + [b""] * max(0, size - count)
+        special = set(self.special_token_ids)
+        self._numbers = {raw: token for token, raw in enumerate(self.tokens) if raw and token not in special}
+        for byte in range(256):
+            if bytes([byte]) not in self._numbers:
+                self._numbers[bytes([byte])] = len(self.tokens)
+                self.tokens.append(bytes([byte]))
+        self._longest = max(map(len, self._numbers))
 
     def __call__(self, text: bytes | str) -> list[int]:
-        said = text.decode(errors="replace") if isinstance(text, bytes) else text
-        return self._tokenizer.encode(said, reserved=False)
+        raw = text.encode() if isinstance(text, str) else text
+        ids = self._tokenizer.encode(raw.decode(errors="replace"), reserved=False)
+        if b"".join(self.tokens[token] for token in ids) == raw:
+            return ids
+        # a tokenizer may put a space before what it reads, or not know a character: the longest tokens that spell it
+        ids, first = [], 0
+        while first < len(raw):
+            last = next(end for end in range(min(len(raw), first + self._longest), first, -1)
+                        if raw[first:end] in self._numbers)
+            ids.append(self._numbers[raw[first:last]])
+            first = last
+        return ids
 
 
 def _first_line(message: str) -> str:

@@ -24,7 +24,7 @@ from bothways.errors import BothwaysError
 if TYPE_CHECKING:
     from bothways.text.tokenizer import Tokenizer
 
-TOKENS = 4096
+TOKENS = 2048
 """Tokens (of both towers) in one packed row."""
 AHEAD = 16
 """Rows' worth of texts that are held at a time, so that those of like length can be put together."""

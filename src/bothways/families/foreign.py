@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ from bothways.errors import BothwaysError
 from bothways.families.base import TOKEN_ENTRIES
 from bothways.families.chat import render
 from bothways.families.files import read_json, write_json
+from bothways.text.tokenizer import byte_of
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""How a vocabulary of pieces names single bytes."""
 _SENTINEL = "<extra_id_{}>"
 """How T5 writes the sentinel that we call `<extra_0>`, ..."""
 _ENTRIES = {"<pad>": "pad_token", "<bos>": "bos_token", "<eos>": "eos_token", "<unk>": "unk_token",
@@ -87,6 +91,14 @@ class ForeignTokenizer:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """One printable string a token."""
         return [str(self._core().id_to_token(int(token))) for token in ids]
+
+    def spelled(self, token: int) -> bytes:
+        """The UTF-8 bytes that a token adds to a text it does not begin, perhaps only part of a character.
+
+        Raises:
+            BothwaysError: the tokenizer marks where words end, so that what a token adds depends on the next one.
+        """
+        return self._bytes[token] if token < len(self._bytes) else b""
 
     @property
     def kind(self) -> str:
@@ -193,6 +205,25 @@ class ForeignTokenizer:
         plain = tokenizers.Tokenizer.from_str(self._core().to_str())
         plain.encode_special_tokens = True
         return plain
+
+    @functools.cached_property
+    def _bytes(self) -> list[bytes]:
+        """The bytes of every id: by the byte alphabet or the name of a byte, else by decoding it behind another."""
+        core = self._core()
+        if isinstance(core.decoder, tokenizers.decoders.BPEDecoder):
+            raise BothwaysError("this tokenizer marks the ends of words, so that nobody can say what one of its tokens "
+                                "adds to a text: use a model with another tokenizer")
+        names = [core.id_to_token(token) or "" for token in range(core.get_vocab_size())]
+        if isinstance(core.decoder, tokenizers.decoders.ByteLevel):
+            table = byte_of()
+            return [bytes(map(table.__getitem__, name)) if all(char in table for char in name) else name.encode()
+                    for name in names]
+        # the token before keeps what a decoder takes from the beginning of a text
+        before = next((i for i, name in enumerate(names) if name.isalnum() and name.isascii()), 0)
+        known = core.decode([before])
+        grown = core.decode_batch([[before, token] for token in range(len(names))])
+        return [bytes([int(name[3:5], 16)]) if _BYTE.fullmatch(name) else text[len(known):].encode()
+                for name, text in zip(names, grown, strict=True)]
 
     def _core(self) -> tokenizers.Tokenizer:
         if self.core is None:

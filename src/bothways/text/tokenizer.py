@@ -278,9 +278,9 @@ class Tokenizer:
         names = [str(self.core.id_to_token(i)) for i in range(self.size)]
         if self._words:
             return [name.encode() for name in names]
-        byte_of = _byte_of()
+        table = byte_of()
         return [name.encode() if i < first or i in self.added
-                else bytes(byte_of[char] for char in name.removeprefix(_CONTINUES)) for i, name in enumerate(names)]
+                else bytes(table[char] for char in name.removeprefix(_CONTINUES)) for i, name in enumerate(names)]
 
     @property
     def _unreserved(self) -> tokenizers.Tokenizer:
@@ -322,7 +322,7 @@ def _train_wordpiece(texts: Iterable[str], size: int, reserved: list[str],
 
 
 @functools.cache
-def _byte_of() -> dict[str, int]:
+def byte_of() -> dict[str, int]:
     """The byte that each character of the byte-level alphabet stands for (GPT-2's printable stand-ins)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others: Iterator[int] = (byte for byte in range(256) if byte not in printable)
