@@ -100,6 +100,11 @@ def test_every_way_to_write(folder: Path, tmp_path: Path, capsys: pytest.Capture
     assert len(model.generate("the cat", 5, samples=3, temperature=1.0)) == 3
     assert main(["generate", str(folder), "a", "--logit-bias", "x"]) == 2
     assert "is not ID=VALUE" in capsys.readouterr().err
+    assert main(["generate", str(folder), "a", "--logit-bias", "99999=3"]) == 2
+    assert "logit_bias names the token 99999, but the vocabulary has the ids 0 to" in capsys.readouterr().err
+    # bytes that are no characters, as Python hands them on from a terminal
+    assert main(["generate", str(folder), "a \udce9"]) == 2
+    assert "text 1 is not UTF-8: what stands at character 3 is no character" in capsys.readouterr().err
     assert main(["generate", str(folder), "a", "--json-schema", "missing.json"]) == 2
     assert "cannot read 'missing.json'" in capsys.readouterr().err
 

@@ -19,6 +19,7 @@ from bothways.decoding.blanks import make_blanks
 from bothways.decoding.common import blocked_tokens
 from bothways.decoding.diffusion import diffuse
 from bothways.decoding.gibbs import gibbs
+from bothways.decoding.kept import KeptReader
 from bothways.decoding.written import HIDDEN
 from bothways.errors import BothwaysError
 from bothways.families.trained import Trained
@@ -300,3 +301,32 @@ def test_a_kept_prefix_is_refused_where_rows_are_not_one_text():
     with pytest.raises(BothwaysError, match="prefix_cache is for a network that reads both ways"):
         decoding.generate(trained, [[50]], GenerateConfig(prefix_cache=True, max_new_tokens=4),
                           trained.objective.modes[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"block": 8}])
+def test_block_diffusion_keeps_nothing_of_texts_that_have_ended(options, monkeypatch):
+    trained = tiny("block-diffusion(block=4)")
+    config = GenerateConfig(max_new_tokens=40, temperature=1.0, seed=3, **options)
+    prompts = [TOKENIZER.encode(text) for text in ("the cat", "a dog ran", "", "the mat. a", "house", "to")]
+    # an end as likely as the most frequent token, so that texts end in different blocks
+    written = [token for text in decoding.generate(trained, prompts, config) for token in text.ids]
+    with torch.no_grad():
+        weight = trained.network.embedding.weight
+        weight[VOCABULARY.eos] = weight[max(set(written), key=written.count)]
+    seen: list[tuple[int, int]] = []
+    read = KeptReader.states
+
+    def states(self, texts, questions):
+        seen.append((len(texts), self.cache.sequences))
+        return read(self, texts, questions)
+
+    monkeypatch.setattr(KeptReader, "states", states)
+    together = decoding.generate(trained, prompts, config)
+    assert len({len(text.ids) for text in together}) > 2
+    kept = [sequences for _, sequences in seen]
+    assert kept == sorted(kept, reverse=True) and kept[0] == 6 and kept[-1] < 6
+    # whoever has a slot is still being written (with `block`, at the latest when all have filled theirs)
+    assert options or all(waiting == sequences for waiting, sequences in seen)
+    for number, (prompt, text) in enumerate(zip(prompts, together, strict=True)):
+        (alone,) = decoding.generate(trained, [prompt], replace(config, seed=3 + number))
+        assert alone.ids == text.ids and alone.logprobs == pytest.approx(text.logprobs, abs=1e-4)

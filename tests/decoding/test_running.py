@@ -6,6 +6,7 @@ import gc
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tests.decoding.small import LEFT_TO_RIGHT, ONE, TOKENIZER, tiny
@@ -15,8 +16,12 @@ from bothways.decoding import GenerateConfig, Prefixes
 from bothways.decoding.common import blocked_tokens
 from bothways.decoding.left_to_right import Writer
 from bothways.decoding.reading import Reader
+from bothways.decoding.structured import Grammar
+from bothways.decoding.thoughts import Thoughts
 from bothways.errors import BothwaysError
 from bothways.model import LanguageModel
+from bothways.objectives.base import reading
+from bothways.visibility import causal
 
 PROMPTS = [TOKENIZER.encode(text) for text in ("the cat sat on", "", "a dog", "the mat. a dog ran to the house")]
 
@@ -25,19 +30,28 @@ def plain(trained, prompt, config, seed):
     return decoding.generate(trained, [prompt], replace(config, seed=seed), trained.objective.modes[0])[0]
 
 
+PENALTIES = {"repetition_penalty": 1.6, "frequency_penalty": 0.9, "presence_penalty": 0.7, "no_repeat_ngram": 2,
+             "logit_bias": {60: 2.0, 70: float("-inf")}}
+
+
+@pytest.mark.parametrize("penalties", [{}, PENALTIES], ids=["plain", "penalties"])
 @pytest.mark.parametrize("name", LEFT_TO_RIGHT)
-def test_texts_join_and_leave_a_running_batch(name):
+def test_texts_join_and_leave_a_running_batch(name, penalties):
     trained = tiny(*LEFT_TO_RIGHT[name])
     mode = trained.objective.modes[0]
-    config = GenerateConfig(max_new_tokens=10, temperature=0.8)
+    config = GenerateConfig(max_new_tokens=10, temperature=0.8, **penalties)
     examples = [trained.objective.continuation(torch.tensor(prompt, dtype=torch.long).numpy(), mode)
                 for prompt in PROMPTS]
     blocked = blocked_tokens(trained, trained.objective.stops)
-    writer = Writer(trained.network, examples[:2], config, blocked, 10, seeds=[5, 6])
+    # where another tower reads the prompt, penalties count that one's tokens
+    seen = [None if example.source is None else prompt for example, prompt in zip(examples, PROMPTS)]
+    writer = Writer(trained.network, examples[:2], config, blocked, 10, None if seen[0] is None else seen[:2],
+                    seeds=[5, 6])
     written, arrivals = {0: [], 1: []}, {3: 2, 5: 3}
     for turn in range(30):
         if turn in arrivals:
-            written[writer.join(examples[arrivals[turn]], 5 + arrivals[turn])] = []
+            new = arrivals[turn]
+            written[writer.join(examples[new], 5 + new, seen[new])] = []
         for row, token, _ in writer.step():
             written[row].append(token)
             if len(written[row]) == 10 or token in trained.objective.stops:
@@ -47,6 +61,33 @@ def test_texts_join_and_leave_a_running_batch(name):
     for row, prompt in enumerate(PROMPTS):
         alone = plain(trained, prompt, config, 5 + row)
         assert [token for token in written[row] if token not in trained.objective.stops] == alone.ids
+
+
+def test_forms_and_thoughts_join_too():
+    pytest.importorskip("llguidance")
+    trained = tiny("next-token")
+    config = GenerateConfig(max_new_tokens=12, temperature=1.0, regex="[a-d]{4,8}")
+    ends = trained.objective.stops
+    blocked = blocked_tokens(trained, ends)
+    examples = [trained.objective.continuation(np.array(prompt, dtype=np.int64), trained.objective.modes[0])
+                for prompt in PROMPTS[:2]]
+    writer = Writer(trained.network, examples[:1], config, blocked, 12, rules=[Grammar(trained, config, 1, ends)])
+    written = {0: [new.token for new in writer.step()]}
+    written[writer.join(examples[1], 1)] = []
+    while writer.open:
+        for row, token, _ in writer.step():
+            written[row].append(token)
+            if token in ends:
+                writer.close(row)
+    for row, prompt in enumerate(PROMPTS[:2]):
+        assert written[row][:-1] == plain(trained, prompt, config, row).ids
+    # a text that joins in the middle of its thought is inside one, with a budget of its own
+    thoughts = Thoughts((10, 11), [reading(np.array([5]), causal)], torch.zeros(20, dtype=torch.bool), 1)
+    thoughts.join([5, 10], [5])
+    open_ = (thoughts.apply(torch.zeros(2, 20), [0, 1]) == 0).tolist()
+    assert open_[0][10] and not open_[0][11] and open_[1][11] and not open_[1][10] and open_[1][3]
+    thoughts.wrote(1, 3)
+    assert (thoughts.apply(torch.zeros(1, 20), [1]) == 0).nonzero()[:, 1].tolist() == [11]
 
 
 @pytest.mark.parametrize("name", ["rotary", "local layers", "denoising", "relative"])

@@ -80,6 +80,7 @@ def diffuse_blocks(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocke
     the places behind it become `<eos>` too.
     """
     eos = trained.vocabulary.eos
+    ended: set[int] = set()
     while waiting := [text for text in texts if text.hidden.any()]:
         # 1. each text as far as the end of its block
         blocks = []
@@ -96,6 +97,11 @@ def diffuse_blocks(trained: Trained, texts: Sequence[Blanks], mode: Mode, blocke
             if (block.ids[new] == eos).any():
                 rest = np.flatnonzero(text.hidden)
                 text.ids[rest], text.hidden[rest] = eos, False
+                ended.add(text.row)
+        # 3. nothing is kept any more of those that are over; with `block` the caller may go on with a full one
+        going = [text for text in texts if text.row not in ended and (config.block or text.hidden.any())]
+        if reader is not None and 0 < len(going) < len(texts):
+            reader.only(going)
 
 
 def _end_of_block(trained: Trained, text: Blanks, mode: Mode) -> int:

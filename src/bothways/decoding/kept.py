@@ -63,6 +63,7 @@ class KeptReader(Reader):
         found = {row: states[where.to(states.device)] for row, where in wheres}
         return [found[text.row] for text in texts]
 
+    @torch.inference_mode()
     def only(self, texts: Sequence[Blanks]) -> None:
         rows = sorted((text.row for text in texts), key=lambda row: self.slots[row])
         if len(rows) < len(self.slots):

@@ -78,12 +78,16 @@ class Writer:
         """What the cache takes, which never shrinks; 0 without one."""
         return 0 if self.reader.cache is None else self.reader.cache.bytes
 
-    def join(self, example: Example, seed: int) -> int:
+    def join(self, example: Example, seed: int, seen: Sequence[int] | None = None) -> int:
         """One more text, which begins with the next step while the others go on; its number.
 
-        Penalties and other rules know only the texts they were made with, so a writer with rules takes none.
+        Args:
+            seed: of its noise.
+            seen: the tokens its repetition penalty counts from the start; those of the Example when none.
         """
-        assert not self.rules, "a writer with rules takes no further texts"
+        read = example.inputs.tolist()
+        for rule in self.rules:
+            rule.join(read, read if seen is None else seen)
         row = len(self._seeds)
         self._seeds.append(seed)
         if self.blocked.dim() == 2:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bothways.decoding.sampling import BLOCKED, GenerateConfig, penalise_counts, penalise_repeats
+from bothways.errors import BothwaysError
 
 
 class Rule(Protocol):
@@ -27,6 +28,9 @@ class Rule(Protocol):
 
     def keep(self, texts: Sequence[int]) -> None:
         """Texts are numbered anew: number i is a copy of what was number texts[i]."""
+
+    def join(self, read: Sequence[int], begun: Sequence[int]) -> None:
+        """One more text, with the next number: what the writing tower reads of it, and what a penalty counts."""
 
 
 class Seen:
@@ -60,6 +64,11 @@ class Seen:
         chosen = torch.as_tensor(texts, device=self.seen.device)
         self.seen, self.counts = self.seen[chosen], self.counts[chosen]
 
+    def join(self, read: Sequence[int], begun: Sequence[int]) -> None:
+        self.seen = torch.cat((self.seen, torch.zeros_like(self.seen[:1])))
+        self.counts = torch.cat((self.counts, torch.zeros_like(self.counts[:1])))
+        self.seen[-1, torch.as_tensor(list(begun), dtype=torch.long, device=self.seen.device)] = True
+
 
 class NoRepeatedGrams:
     """No sequence of n tokens stands twice in a text (arXiv 1705.04304, section 2.5).
@@ -74,11 +83,10 @@ class NoRepeatedGrams:
 
     def __init__(self, n: int, begun: Sequence[Sequence[int]]) -> None:
         self.n = n
-        self.tails: list[tuple[int, ...]] = [() for _ in begun]
-        self.followed: list[dict[tuple[int, ...], tuple[int, ...]]] = [{} for _ in begun]
-        for text, tokens in enumerate(begun):
-            for token in tokens:
-                self.wrote(text, int(token))
+        self.tails: list[tuple[int, ...]] = []
+        self.followed: list[dict[tuple[int, ...], tuple[int, ...]]] = []
+        for tokens in begun:
+            self.join(tokens, tokens)
 
     def apply(self, logits: Tensor, texts: Sequence[int]) -> Tensor:
         blocked = [(row, token) for row, text in enumerate(texts) if len(self.tails[text]) == self.n - 1
@@ -104,6 +112,12 @@ class NoRepeatedGrams:
             self.followed.append(copy.copy(old[text]) if text in used else old[text])
             used.add(text)
 
+    def join(self, read: Sequence[int], begun: Sequence[int]) -> None:
+        self.tails.append(())
+        self.followed.append({})
+        for token in read:
+            self.wrote(len(self.tails) - 1, int(token))
+
 
 class Bias:
     """What is added to the scores of some tokens."""
@@ -111,6 +125,9 @@ class Bias:
     def __init__(self, pairs: Sequence[tuple[int, float]], size: int, device: torch.device) -> None:
         self.terms = torch.zeros(size, device=device)
         for token, bias in pairs:
+            if not 0 <= token < size:
+                raise BothwaysError(f"logit_bias names the token {token}, but the vocabulary has the ids 0 to "
+                                    f"{size - 1}: leave it out")
             self.terms[token] += bias
 
     def apply(self, logits: Tensor, texts: Sequence[int]) -> Tensor:
@@ -120,6 +137,9 @@ class Bias:
         pass
 
     def keep(self, texts: Sequence[int]) -> None:
+        pass
+
+    def join(self, read: Sequence[int], begun: Sequence[int]) -> None:
         pass
 
 

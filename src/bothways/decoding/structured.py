@@ -38,9 +38,9 @@ class Grammar:
         self.form = _said(config)
         library = _library()
         tokens = _tokens(trained.tokenizer, trained.readable, self.size, tuple(self.ends))
-        matcher = library.LLMatcher(tokens, _grammar(library, config), log_level=0)
-        self._check(matcher)
-        self.matchers = [matcher.deep_copy() for _ in range(texts)]
+        self.beginning = library.LLMatcher(tokens, _grammar(library, config), log_level=0)
+        self._check(self.beginning)
+        self.matchers = [self.beginning.deep_copy() for _ in range(texts)]
 
     def apply(self, logits: Tensor, texts: Sequence[int]) -> Tensor:
         allowed = torch.from_numpy(np.stack([self._allowed(text) for text in texts])).to(logits.device)
@@ -60,6 +60,9 @@ class Grammar:
 
     def keep(self, texts: Sequence[int]) -> None:
         self.matchers = [self.matchers[text].deep_copy() for text in texts]
+
+    def join(self, read: Sequence[int], begun: Sequence[int]) -> None:
+        self.matchers.append(self.beginning.deep_copy())
 
     def _allowed(self, text: int) -> np.ndarray:
         """(V,) bool of the tokens that may come next."""
@@ -167,4 +170,4 @@ class _Spelled:
 
 
 def _first_line(message: str) -> str:
-    return message.strip().splitlines()[0].rstrip(".") if message.strip() else "no reason given"
+    return message.strip().splitlines()[0].rstrip(".: ") if message.strip() else "no reason given"

@@ -28,16 +28,14 @@ class Thoughts:
     def __init__(self, marks: tuple[int, int] | None, examples: Sequence[Example], blocked: Tensor,
                  budget: int | None) -> None:
         self.marks, self.budget = marks, budget
-        self._hidden = torch.zeros_like(blocked).repeat(len(examples) if marks is not None else 0, 1)
+        self._hidden = blocked.new_zeros(0, blocked.shape[-1])
         """(B, V) what may not be written next."""
-        self._inside = [False for _ in examples]
-        self._written = [0 for _ in examples]
-        if marks is not None:
-            for row, example in enumerate(examples):
-                opened, closed = (int((example.inputs == mark).sum()) for mark in marks)
-                self._inside[row] = opened > closed
-                self._allow(row)
-        self._shown = list(self._inside)
+        self._inside: list[bool] = []
+        self._written: list[int] = []
+        self._shown: list[bool] = []
+        for example in examples:
+            tokens = example.inputs.tolist()
+            self.join(tokens, tokens)
 
     def apply(self, logits: Tensor, texts: Sequence[int]) -> Tensor:
         if self.marks is None:
@@ -58,6 +56,15 @@ class Thoughts:
         self._written = [self._written[text] for text in texts]
         if self.marks is not None:
             self._hidden = self._hidden[torch.tensor(texts, device=self._hidden.device)]
+
+    def join(self, read: Sequence[int], begun: Sequence[int]) -> None:
+        opened, closed = (list(read).count(mark) for mark in self.marks or (-1, -1))
+        self._inside.append(opened > closed)
+        self._shown.append(opened > closed)
+        self._written.append(0)
+        if self.marks is not None:
+            self._hidden = torch.cat((self._hidden, self._hidden.new_zeros(1, self._hidden.shape[-1])))
+            self._allow(len(self._inside) - 1)
 
     def belongs(self, text: int, token: int) -> bool:
         """Whether the next token of a text that is shown belongs to a thought, the marks included."""

@@ -19,7 +19,7 @@ from bothways.errors import BothwaysError
 from bothways.families.base import TOKEN_ENTRIES
 from bothways.families.chat import render
 from bothways.families.files import read_json, write_json
-from bothways.text.tokenizer import byte_of
+from bothways.text.tokenizer import byte_of, check_characters
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 """How a vocabulary of pieces names single bytes."""
@@ -78,7 +78,11 @@ class ForeignTokenizer:
         own = None if "<mask>" not in self.ids else core.id_to_token(self.ids["<mask>"])
         if reserved and own and own != "<mask>":
             text = text.replace("<mask>", own)
-        return list((core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
+        try:
+            return list((core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
+        except TypeError:
+            check_characters([text])
+            raise
 
     def encode_batch(self, texts: Sequence[str], reserved: bool = True) -> list[list[int]]:
         """`encode` for many texts."""

@@ -179,12 +179,20 @@ class Tokenizer:
 
         With `reserved`, strings such as `<mask>` in the text are the reserved tokens; without, they are plain text.
         """
-        return list((self.core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
+        return self.encode_batch([text], reserved)[0]
 
     def encode_batch(self, texts: Sequence[str], reserved: bool = True) -> list[list[int]]:
-        """`encode` for many texts, on all cores."""
+        """`encode` for many texts, on all cores.
+
+        Raises:
+            BothwaysError: a text with bytes that are no characters (Python keeps them as lone surrogates).
+        """
         core = self.core if reserved else self._unreserved
-        return [encoding.ids for encoding in core.encode_batch_fast(list(texts), add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in core.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except TypeError:
+            check_characters(texts)
+            raise
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """The characters `[start, end)` of `text` that each token of `encode(text)` stands for, leading space included.
@@ -289,6 +297,16 @@ class Tokenizer:
             self._plain = tokenizers.Tokenizer.from_str(self.core.to_str())
             self._plain.encode_special_tokens = True
         return self._plain
+
+
+def check_characters(texts: Iterable[str]) -> None:
+    """Refuse texts with bytes that are no characters, which Python keeps as lone surrogates."""
+    for number, text in enumerate(texts):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BothwaysError(f"text {number + 1} is not UTF-8: what stands at character {error.start + 1} is no "
+                                "character, so mend the text or how it was read") from None
 
 
 def _bytes_first(longest: int | None = None) -> pre_tokenizers.PreTokenizer:
