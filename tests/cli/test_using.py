@@ -63,6 +63,13 @@ def test_generate_refuses_before_it_repeats_the_prompt(folder: Path, capsys: pyt
     assert shown.out == "" and "places" in shown.err
 
 
+def test_generate_refuses_to_chat_without_a_template(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(folder), "the cat", "--chat"]) == 2
+    assert "no chat template" in capsys.readouterr().err
+    assert main(["generate", str(folder), "the cat", "--chat", "--beams", "2"]) == 2
+    assert "is streamed" in capsys.readouterr().err
+
+
 def test_generate_reads_weights_of_few_bits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(folder), "the cat", "--max-new-tokens", "3", "--weights", "int8"]) == 0
     assert capsys.readouterr().out == bothways.from_pretrained(folder, weights="int8").generate("the cat", 3) + "\n"

@@ -90,12 +90,20 @@ class Writes(Held):
         results = [texts[number // config.samples] + between + (new.text or "") for number, new in enumerate(written)]
         return results[0] if isinstance(prompt, str) and config.samples == 1 else results
 
-    def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = 256, **options: Any) -> str:
+    @overload
+    def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = ..., *, stream: Literal[True],
+             **options: Any) -> Iterator[str]: ...
+    @overload
+    def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = ..., **options: Any) -> str: ...
+
+    def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = 256, *, stream: bool = False,
+             **options: Any) -> str | Iterator[str]:
         """The answer to a conversation, told as the folder's chat template says.
 
         Args:
             messages: what a user says, or turns: {"role": "user", "content": "..."} and so on.
             max_new_tokens: the most tokens of the answer, which ends with `<eos>`.
+            stream: an iterator of the answer in pieces, as it is written.
             options: as for `generate`.
         Raises:
             BothwaysError: the model has no chat template, or an option of `generate` is wrong.
@@ -107,6 +115,8 @@ class Writes(Held):
         # the template holds what begins a text
         ids = self.tokenizer.encode(self.tokenizer.chat(turns))
         config = self._config(max_new_tokens=max_new_tokens, begin=False, **options)
+        if stream:
+            return decoding.stream(self.trained, ids, config, self._mode(None))
         (written,) = decoding.generate(self.trained, [ids], config, self._mode(None))
         return (written.text or "").strip()
 

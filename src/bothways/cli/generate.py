@@ -12,6 +12,10 @@ left out:
 
     bothways generate run/model "What is 2 + 2?" --think-tokens 50 --hide-thought
 
+A model with a chat template is told who speaks:
+
+    bothways generate models/smollm2 "What is the capital of France?" --chat
+
 The likeliest text that a search finds, or one of a given form (pip install 'bothways[structured]'):
 
     bothways generate run/model "Once upon a time" --beams 4 --samples 2
@@ -129,6 +133,8 @@ class Options:
     """The most tokens of a thought, for a model that thinks before it answers; 0 lets it answer at once."""
     hide_thought: bool = False
     """Show the answer alone."""
+    chat: bool = False
+    """The prompt is what a user says, told as the folder's chat template says; the answer is shown."""
     weights: Literal["float32", "bfloat16", "int8", "int4"] | None = None
     """How the weights are read: int8 and int4 are faster on the CPU, and approximate; the file's own when none."""
     device: str | None = None
@@ -150,6 +156,9 @@ def run(options: Options) -> int:
 
     if options.samples < 1:
         raise BothwaysError(f"--samples {options.samples}: at least 1 text is written")
+    if options.chat and (options.beams > 1 or options.show_steps or options.draft or options.visibility):
+        raise BothwaysError("an answer to --chat is streamed: leave --beams, --show-steps, --draft and "
+                            "--visibility out")
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     model = bothways.from_pretrained(options.folder, device=options.device, weights=options.weights)
     how = {name: getattr(options, name) for name in (
@@ -180,11 +189,12 @@ def run(options: Options) -> int:
             (new,) = model.write([prompt], GenerateConfig(options.max_new_tokens, **how), options.visibility, draft)
             show(model, new, model.tokenizer.encode(prompt))
             continue
-        text = model.generate(prompt, options.max_new_tokens, stream=True, visibility=options.visibility,
-                              draft=draft, **how)
+        text = (model.chat(prompt, options.max_new_tokens, stream=True, **how) if options.chat else
+                model.generate(prompt, options.max_new_tokens, stream=True, visibility=options.visibility,
+                               draft=draft, **how))
         # what cannot be done is refused with the first piece, before the prompt is repeated
         first = next(text, "")
-        print(prompt, end="\n" if model.objective.replies else "", flush=True)
+        print(prompt, end="\n" if model.objective.replies or options.chat else "", flush=True)
         for piece in itertools.chain((first,), text):
             pieces += len(piece)
             print(piece, end="", flush=True)
