@@ -2,7 +2,7 @@
 
 A token that is written reads every weight once, so its time is that of reading them: a quarter of the bytes is up to a
 quarter of the time. Numbers that go through the network stay what they were; those that meet such weights are rounded
-to bfloat16 first. What this costs in quality is measured (docs/decoding.md), not assumed.
+to bfloat16 first. What this costs a model in quality `benchmarks/weight_quality.py` measures.
 
 The linear layers of the towers and the head are made compact; embeddings are looked up in full, experts and what
 attention over latents takes apart stay as they are.
