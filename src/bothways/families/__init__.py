@@ -35,7 +35,7 @@ from bothways.families.qwen2 import Qwen2
 from bothways.families.qwen3 import Qwen3
 from bothways.families.qwen3_moe import Qwen3Moe
 from bothways.families.roberta import Roberta, XlmRoberta
-from bothways.families.t5 import T5
+from bothways.families.t5 import T5, T5Encoder
 from bothways.families.t5gemma import T5Gemma
 from bothways.families.xlnet import XLNet
 from bothways.model.config import ModelConfig
@@ -45,7 +45,7 @@ from bothways.visibility import bidirectional, causal
 __all__ = ["KNOWN", "Family", "family", "fitting", "obstacle", "recognised"]
 
 KNOWN: dict[str, Family] = {family.model_type: family for family in (
-    Llama(), Qwen3(), EuroBert(), T5(),
+    Llama(), Qwen3(), EuroBert(), T5Encoder(), T5(),
     Mistral(), Qwen2(), Mixtral(), Qwen3Moe(), DeepSeekV2(), DeepSeekV3(), Llama4(),
     Gpt2(), Gpt(), GptNeo(), Gemma2(), Gemma3(), Glm2D(), Glm(), Glm4(), NanoChat(), Cohere(), GptJ(),
     Llada(), Bart(), PlBart(), T5Gemma(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +16,7 @@ from bothways.errors import BothwaysError
 from bothways.families import settings
 from bothways.families.blank import shapes_of
 from bothways.families.weights import Joined, Part, Weights
-from bothways.model.config import ModelConfig
+from bothways.model.config import Head, ModelConfig
 
 TOKEN_ENTRIES = {"pad_token_id": "<pad>", "bos_token_id": "<bos>", "eos_token_id": "<eos>", "mask_token_id": "<mask>",
                  "decoder_start_token_id": "<begin>"}
@@ -89,7 +89,7 @@ class Family(ABC):
     own_code: ClassVar[bool] = False
     """Whether a folder brings code of its own, `transformers` having no class: written only where it is asked for."""
     prefix: ClassVar[str] = ""
-    """What the names of a body begin with; a file of a body alone leaves it out everywhere."""
+    """What the names of a body begin with in a class with a head; a file of a body alone leaves it out everywhere."""
 
     def reads(self, stored: Mapping[str, Any]) -> bool:
         """Whether a published config is of this family."""
@@ -108,12 +108,28 @@ class Family(ABC):
         """
 
     def settled(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:
-        """The config once the names in the weights file are known: some say there alone whether a part is there."""
-        return config
+        """The config once the names in the weights file are known: some say there alone whether a part is there.
+
+        A file whose names lack `prefix` is that of a body: it scores only where the embedding is the whole head.
+        """
+        own = not config.tied or config.head.bias
+        if not self.prefix or not own or any(name.startswith(self.prefix) for name in names):
+            return config
+        return replace(config, head=Head(scores=False), tied=True)
+
+    def bare(self, config: ModelConfig) -> bool:
+        """Whether this network is written as a body, without a head and without `prefix`."""
+        return bool(self.prefix) and not config.head.scores
 
     def written(self, config: ModelConfig) -> tuple[str, str]:
         """The published class of this network, and the class of `transformers` that finds it."""
+        if self.bare(config):
+            return re.sub(r"(For[A-Z]\w*|LMHeadModel)$", "Model", self.architecture), "AutoModel"
         return self.architecture, self.auto
+
+    def entries(self, config: ModelConfig) -> dict[str, Any]:
+        """`to_config`, which for a body does not tell of a head."""
+        return {**self.to_config(config), **({"tie_word_embeddings": False} if self.bare(config) else {})}
 
     def objectives_of(self, config: ModelConfig) -> Sequence[Mapping[str, object]]:
         """Specs of the objective of a folder that does not say its own; the first that its tokenizer can serve."""
@@ -121,7 +137,8 @@ class Family(ABC):
 
     def returned(self, config: ModelConfig) -> ModelConfig:
         """A config after the way to the published one and back."""
-        return self.from_config(self.to_config(config), self.architecture)
+        read = self.from_config(self.to_config(config), self.architecture)
+        return replace(read, head=Head(scores=False), tied=True) if self.bare(config) else read
 
     def differences(self, config: ModelConfig) -> list[str]:
         """Each choice in `config` that this family does not have, as a phrase."""
@@ -152,7 +169,9 @@ class Family(ABC):
             found = table.get(re.sub(r"\.\d+\.", ".{i}.", pattern + ".").rstrip("."))
             if found is not None:
                 names = found if isinstance(found, Names) else Names((found,) if isinstance(found, str) else found)
-                return Names(tuple(name.replace("{i}", layer) + suffix for name in names.theirs), names.changes)
+                front = self.prefix if self.bare(config) else ""
+                return Names(tuple(name.replace("{i}", layer).removeprefix(front) + suffix for name in names.theirs),
+                             names.changes)
         return None
 
     def links(self, config: ModelConfig) -> list[Link]:
@@ -189,7 +208,7 @@ class Family(ABC):
             BothwaysError: missing and unknown names, all in one sentence; a tensor of another shape, with both shapes.
         """
         links, shapes = self.links(config), shapes_of(config)
-        weights = self._prefixed(Weights.of(published))
+        weights = Weights.of(published) if self.bare(config) else self._prefixed(Weights.of(published))
         expected = {name for link in links for name in link.names.theirs}
         found = {name for name in weights if name in expected or not self.repeats(name, config)}
         account(found, expected, where)

@@ -117,7 +117,7 @@ class DeepSeekV3(Llama):
 
     def repeats(self, name: str, config: ModelConfig) -> bool:
         """Also the layers behind the last, which guess further tokens ahead and take no part in a score."""
-        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        layer = re.match(r"(?:model\.)?layers\.(\d+)\.", name)
         return super().repeats(name, config) or (layer is not None and int(layer[1]) >= config.shape.layers)
 
 

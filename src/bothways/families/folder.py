@@ -309,7 +309,7 @@ def _config(trained: Trained, family: Family | None, dtype: torch.dtype) -> dict
                                 "vocab_size": trained.config.shape.vocabulary}
     else:
         head = {"architectures": [family.written(trained.config)[0]],
-                "model_type": family.stored_type or family.model_type, **family.to_config(trained.config)}
+                "model_type": family.stored_type or family.model_type, **family.entries(trained.config)}
     tokens = {name: value for name, value in tokens.items() if name not in head}
     return {**head, **tokens, "torch_dtype": name, "dtype": name, OWN: block}
 

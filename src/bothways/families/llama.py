@@ -28,6 +28,7 @@ class Llama(Family):
     auto: ClassVar[str] = "AutoModelForCausalLM"
     direction: ClassVar[Direction] = "causal"
     objective: ClassVar[str] = "next-token"
+    prefix: ClassVar[str] = "model."
     query_key: ClassVar[bool] = False
     base: ClassVar[float] = 10000.0
     """Of rotary positions, where a config says none."""

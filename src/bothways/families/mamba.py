@@ -21,6 +21,7 @@ class Mamba(Family):
     auto: ClassVar[str] = "AutoModelForCausalLM"
     direction: ClassVar[Direction] = "causal"
     objective: ClassVar[str] = "next-token"
+    prefix: ClassVar[str] = "backbone."
     names: ClassVar[Table] = {
         "embedding": "backbone.embeddings",
         "tower.blocks.{i}.mixer_norm": f"{_BLOCK}norm",

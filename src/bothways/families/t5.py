@@ -108,3 +108,32 @@ class T5(Family):
     def settled(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:
         """The head is a table of its own where the file has one."""
         return replace(config, tied=self.head not in names)
+
+
+class T5Encoder(T5):
+    """The tower of T5 that reads, alone: states for whoever asks for them, as text encoders of other models have it."""
+
+    model_type: ClassVar[str] = "t5-encoder"
+    stored_type: ClassVar[str] = "t5"
+    architecture: ClassVar[str] = "T5EncoderModel"
+    auto: ClassVar[str] = "AutoModelForTextEncoding"
+    direction: ClassVar[Direction] = "bidirectional"
+    objective: ClassVar[str] = "masked"
+    names: ClassVar[Table] = {"embedding": "shared", **_tower("tower", "encoder", crosses=False)}
+
+    def reads(self, stored: Mapping[str, Any]) -> bool:
+        """Its files have the config of both towers, and say in `architectures` that they hold one."""
+        return super().reads(stored) and stored.get("architectures") == [self.architecture]
+
+    def to_config(self, config: ModelConfig) -> dict[str, Any]:
+        layers = config.shape.layers
+        return {**super().to_config(config), "num_layers": layers, "num_decoder_layers": layers,
+                "is_encoder_decoder": False}
+
+    def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
+        both = super().from_config({**stored, "num_decoder_layers": None}, where)
+        return replace(both, shape=replace(both.shape, source_layers=0), head=Head(scores=False), tied=True)
+
+    def settled(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:
+        """It has no head."""
+        return config

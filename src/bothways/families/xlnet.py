@@ -47,6 +47,7 @@ class XLNet(Family):
     direction: ClassVar[Direction] = "bidirectional"
     objective: ClassVar[str] = "permuted"
     head: ClassVar[str] = "lm_loss.weight"
+    prefix: ClassVar[str] = "transformer."
     names: ClassVar[Table] = {
         "embedding": "transformer.word_embedding",
         "companions.part.weight": Names(("transformer.mask_emb",), (_ALONE,)),
