@@ -1,4 +1,4 @@
-"""Published classes without a head: their states, the way back, a sentence instead of scores, a fresh head on request."""
+"""Published classes without a head: their states, the way back, a sentence instead of scores, a fresh head."""
 
 from __future__ import annotations
 

@@ -41,6 +41,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
                                                              "num_hidden_groups": 2, "vocab_size": 97}),
     "albert, untied, no sharing": ("AlbertForMaskedLM", {"embedding_size": 7, "num_hidden_groups": 2,
                                                          "tie_word_embeddings": False, "hidden_act": "gelu"}),
+    "albert, groups of several layers": ("AlbertForPreTraining", {
+        "embedding_size": 12, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 3}),
+    "albert, three groups, odd": ("AlbertForMaskedLM", {"embedding_size": 9, "num_hidden_layers": 3,
+                                                        "num_hidden_groups": 3, "inner_group_num": 2}),
     "albert, body": ("AlbertModel", {"embedding_size": 10, "num_hidden_layers": 3}),
     "electra, generator": ("ElectraForMaskedLM", {"embedding_size": 10, "hidden_act": "relu"}),
     "electra, generator, untied, as wide": ("ElectraForMaskedLM", {"embedding_size": 32, "vocab_size": 97,
@@ -107,7 +111,7 @@ def test_older_configs_of_modernbert(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "options", "phrase"), [
-    ("AlbertForMaskedLM", {"inner_group_num": 2}, "inner_group_num 2, but groups of one layer"),
+    ("AlbertForMaskedLM", {"num_hidden_layers": 18, "num_hidden_groups": 14}, "rounds otherwise|otherwise than this"),
     ("AlbertForMaskedLM", {"embedding_size": 32}, "an embedding_size that is its hidden_size"),
     ("ModernBertForMaskedLM", {"layer_types": ["full_attention"]}, "names the layer_types full_attention"),
     ("ModernBertForMaskedLM", {"rope_scaling": {"type": "linear"}}, "rope_scaling, but only 'default'"),

@@ -136,11 +136,29 @@ def test_the_imbalance_is_a_part_of_the_loss_with_a_gradient() -> None:
 
 
 def test_corrections_move_against_the_load() -> None:
-    model = network(Experts(4, 1, where="DEE", correction=True))
-    rebalance(model, torch.tensor([[6, 2, 0, 0], [2, 2, 2, 2]]), rate=0.1)
+    model = network(Experts(4, 1, where="DEE", correction=True, speed=0.1))
+    rebalance(model.tower.routers(), torch.tensor([[6, 2, 0, 0], [2, 2, 2, 2]]))
     first, second = (block.feed_forward.router.correction for block in model.tower.blocks[1:])
     torch.testing.assert_close(first, torch.tensor([-0.1, 0.0, 0.1, 0.1]))
     assert not second.any() and "tower.blocks.1.feed_forward.router.correction" in model.state_dict()
+
+
+def test_a_router_that_serves_two_layers_moves_once_by_both() -> None:
+    model = LanguageModel(ModelConfig(replace(SHAPE, distinct=1), feed_forward=FeedForward(
+        experts=Experts(3, 1, correction=True, speed=0.1))))
+    rebalance(model.tower.routers(), torch.tensor([[4, 0, 0], [0, 3, 0], [0, 0, 2]]))
+    torch.testing.assert_close(model.tower.routers()[0].correction, torch.tensor([-0.1, 0.0, 0.1]))
+
+
+def test_corrections_stay_in_float32() -> None:
+    """A step of 0.001 is lost in bfloat16 from 0.25 upwards."""
+    model = network(Experts(4, 1, correction=True))
+    rebalance(model.tower.routers(), torch.tensor([[6, 2, 0, 0]] * 3))
+    before = [router.correction.clone() for router in model.tower.routers()]
+    model.to(torch.bfloat16)
+    assert model.embedding.weight.dtype == torch.bfloat16
+    for router, kept in zip(model.tower.routers(), before, strict=True):
+        assert router.correction.dtype == torch.float32 and torch.equal(router.correction, kept)
 
 
 @pytest.mark.parametrize("experts", KINDS.values(), ids=KINDS.keys())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from bothways.batch import Companion
 from bothways.errors import BothwaysError
-from bothways.families.base import Table
+from bothways.families.base import Names, Table
 from bothways.families.bert import Bert
 from bothways.families.encoder import POOLED, SEGMENT
 from bothways.model.config import ModelConfig, Shape
@@ -45,14 +46,14 @@ class Albert(Bert):
         "head": "predictions.decoder", "head_bias": "predictions.bias"}
 
     def to_config(self, config: ModelConfig) -> dict[str, Any]:
+        run = config.shape.run
         return {**super().to_config(config), "embedding_size": config.embedding_width,
-                "num_hidden_groups": config.distinct, "inner_group_num": 1}
+                "num_hidden_layers": config.shape.layers // run, "num_hidden_groups": config.distinct // run,
+                "inner_group_num": run}
 
     def from_config(self, stored: Mapping[str, Any], where: str) -> ModelConfig:
         config = super().from_config({"hidden_act": "gelu_new", **stored}, where)
-        if (inner := int(stored.get("inner_group_num", 1))) != 1:
-            raise BothwaysError(f"{where} has inner_group_num {inner}, but groups of one layer alone are read here")
-        layers, groups = config.shape.layers, config.distinct
+        layers, groups = int(stored["num_hidden_layers"]), int(stored.get("num_hidden_groups", 1))
         if [int(i / (layers / groups)) for i in range(layers)] != [i * groups // layers for i in range(layers)]:
             raise BothwaysError(f"{where} divides {layers} layers into {groups} groups, where its class rounds "
                                 "otherwise than this network: choose num_hidden_groups that divides num_hidden_layers")
@@ -62,5 +63,13 @@ class Albert(Bert):
         return replace(config, dropout=float(stored.get("hidden_dropout_prob", 0.0)))
 
     def shape(self, stored: Mapping[str, Any]) -> Shape:
-        return replace(super().shape(stored), embedding=int(stored.get("embedding_size", 128)),
-                       distinct=int(stored.get("num_hidden_groups", 1)))
+        shape, run = super().shape(stored), int(stored.get("inner_group_num", 1))
+        return replace(shape, embedding=int(stored.get("embedding_size", 128)), layers=shape.layers * run,
+                       distinct=int(stored.get("num_hidden_groups", 1)) * run, run=run)
+
+    def named(self, ours: str, config: ModelConfig) -> Names | None:
+        """As every encoder; a block is a layer of its group."""
+        found, run = super().named(ours, config), config.shape.run
+        return found if found is None else replace(found, theirs=tuple(
+            re.sub(r"groups\.(\d+)\.albert_layers\.0", lambda group: "groups.{}.albert_layers.{}".format(
+                *divmod(int(group[1]), run)), name) for name in found.theirs))

@@ -22,6 +22,8 @@ _NEWER = "lm_predictions.lm_head."
 """Where newer files keep the head, whose layers they name otherwise."""
 _HEADS = {f"{_NEWER}bias": "cls.predictions.bias", f"{_NEWER}dense.": "cls.predictions.transform.dense.",
           f"{_NEWER}LayerNorm.": "cls.predictions.transform.LayerNorm."}
+POOLED = Companion("pooled", "gelu pooler")
+"""What a class that was tuned on pairs of texts makes of a text's first state."""
 _LAYER = "deberta.encoder.layer.{i}.attention.self."
 
 
@@ -33,7 +35,8 @@ def _body() -> dict[str, Any]:
         "tower.distances": "deberta.encoder.rel_embeddings",
         "head_transform.dense": "cls.predictions.transform.dense",
         "head_transform.norm": "cls.predictions.transform.LayerNorm",
-        "head": "cls.predictions.decoder", "head_bias": "cls.predictions.bias"}
+        "head": "cls.predictions.decoder", "head_bias": "cls.predictions.bias",
+        "companions.pooled.dense": "pooler.dense"}
 
 
 class DebertaV2(Bert):
@@ -48,7 +51,7 @@ class DebertaV2(Bert):
     body: ClassVar[str] = "deberta."
     classes: ClassVar[Mapping[tuple[bool, str], tuple[str, str]]] = {
         (True, ""): ("DebertaV2ForMaskedLM", "AutoModelForMaskedLM"), (False, ""): ("DebertaV2Model", "AutoModel")}
-    beside: ClassVar[Mapping[Any, str]] = {}
+    beside: ClassVar[Mapping[Companion, str]] = {POOLED: "companions.pooled.dense"}
     names: ClassVar[Table] = {
         **_body(),
         "tower.blocks.{i}.attention.qkv": tuple(f"{_LAYER}{part}_proj" for part in ("query", "key", "value")),
@@ -103,6 +106,9 @@ class DebertaV2(Bert):
     def gather(self, published: Mapping[str, Tensor], stored: Mapping[str, Any], config: ModelConfig, where: str
                ) -> Mapping[str, Tensor]:
         """As every encoder; the head may have its newer names."""
+        if POOLED in config.companions and (bent := stored.get("pooler_hidden_act", "gelu")) != "gelu":
+            raise BothwaysError(f"{where} holds a pooler, and the config sets pooler_hidden_act '{bent}', but only "
+                                "'gelu' is read here")
         return super().gather(Weights.of(published).renamed(_older), stored, config, where)
 
     def settled(self, config: ModelConfig, names: Collection[str]) -> ModelConfig:

@@ -22,7 +22,7 @@ from torch import Tensor
 from bothways import families, objectives
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
-from bothways.families import settings
+from bothways.families import scaled, settings
 from bothways.families.as_read import AsRead
 from bothways.families.base import Family, account, check_shape, token_ids
 from bothways.families.blank import build
@@ -121,7 +121,8 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
         family = None if block["layout"] == OWN else families.family(block["layout"], where)
         config, report = settings.from_data(block["model"], where), block.get("report", {})
     # 2. its weights say which parts there are; then its tokenizer, and its objective
-    found = text_weights(open_weights(folder)) if inside else open_weights(folder)
+    found = scaled.plain(open_weights(folder), stored, where)
+    found = text_weights(found) if inside else found
     if block is not None:
         specs: Sequence[Mapping[str, object]] = (block["objective"],)
     else:
@@ -226,7 +227,10 @@ def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str, dtyp
 
 
 def _allocate(network: LanguageModel, dtype: torch.dtype) -> None:
-    """Give a network of the meta device memory; what two modules share stays shared."""
+    """Give a network of the meta device memory; what two modules share stays shared.
+
+    What is no weight keeps its own number format.
+    """
     made: dict[int, torch.nn.Parameter] = {}
     for module in network.modules():
         for name, one in module._parameters.items():
@@ -235,8 +239,7 @@ def _allocate(network: LanguageModel, dtype: torch.dtype) -> None:
                 module._parameters[name] = made[id(one)]
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
-                kind = dtype if buffer.is_floating_point() else buffer.dtype
-                module._buffers[name] = torch.empty(buffer.shape, dtype=kind)
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def fused(network: LanguageModel) -> dict[str, Tensor]:
@@ -273,7 +276,9 @@ def _layout(trained: Trained, layout: str) -> Family | None:
 
 def _write(trained: Trained, folder: Path, family: Family | None, dtype: torch.dtype) -> None:
     """Every file of the layout."""
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in fused(trained.network).items()}
+    exact = {name for name, _ in trained.network.named_buffers()}
+    weights = {name: tensor.detach().to("cpu", tensor.dtype if name in exact else dtype).contiguous()
+               for name, tensor in fused(trained.network).items()}
     if family is not None:
         weights = family.export(weights, trained.config)
     _save_weights(weights, folder / "model.safetensors")

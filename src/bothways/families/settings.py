@@ -67,7 +67,7 @@ def choices(config: ModelConfig) -> dict[str, Any]:
     if (experts := config.feed_forward.experts) is not None:
         where = "".join(experts.where[i % len(experts.where)] for i in range(layers))
         flat |= {"feed_forward.experts.where": where, "feed_forward.experts.inner": experts.inner or config.inner}
-        silent += ["feed_forward.experts.balance"] + ["shape.inner"] * ("D" not in where)
+        silent += ["feed_forward.experts.balance", "feed_forward.experts.speed"] + ["shape.inner"] * ("D" not in where)
         silent += ["feed_forward.experts.open_groups", "feed_forward.experts.group_by"] * (experts.groups == 1)
     disentangled, tables = position.kind == "disentangled", position.kind == "learned" or config.head.decoder > 0
     silent += ["position.length"] * (not tables and not (disentangled and position.absolute))

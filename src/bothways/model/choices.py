@@ -25,6 +25,8 @@ class Shape:
     """Width of the embedding, projected to `width` where it differs (ALBERT, arXiv 1909.11942, section 3.1)."""
     distinct: int | None = None
     """How many blocks have weights of their own; neighbours share the rest (ALBERT). All when none."""
+    run: int = 1
+    """What neighbours share is a run of so many blocks, one behind the other (ALBERT's groups of several layers)."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,9 @@ class Experts:
     """A group is worth its best so many experts together."""
     correction: bool = False
     """Whether the choice (not the weight) sees a number added to each score (arXiv 2408.15664)."""
+    speed: float = 1e-3
+    """By how much that number moves behind each step of training, against the expert's load (arXiv 2412.19437, 2.1.2).
+    """
     balance: float = 0.0
     """Coefficient of the loss that keeps the experts equally busy (arXiv 2101.03961, eq. 4)."""
 

@@ -21,15 +21,16 @@ from bothways.visibility import Fields
 
 
 class Pooler(nn.Module):
-    """What stands for a whole text, made of its first token's state: a dense layer with tanh (BERT)."""
+    """What stands for a whole text, made of its first token's state: a dense layer and tanh (BERT), or another bend."""
 
-    def __init__(self, companion: Companion, config: ModelConfig) -> None:
+    def __init__(self, companion: Companion, config: ModelConfig,
+                 bend: Callable[[Tensor], Tensor] = torch.tanh) -> None:
         super().__init__()
-        self.dense = Linear(config.shape.width, config.shape.width)
+        self.dense, self.bend = Linear(config.shape.width, config.shape.width), bend
 
     def pooled(self, states: Tensor) -> Tensor:
         """(T, D) to (T, D)."""
-        return torch.tanh(self.dense(states))
+        return self.bend(self.dense(states))
 
     def forward(self, states: Tensor) -> Tensor:
         """As `pooled`."""
@@ -116,7 +117,8 @@ KINDS: dict[str, Callable[[Companion, ModelConfig], nn.Module]] = {
     "generator": Generator, "separate generator": functools.partial(Generator, own=True), "delta": Delta,
     "boundary": Boundary, "latent": Latent, "plain latent": functools.partial(Latent, plain=True),
     "critic": Critic,
-    "pooler": Pooler, "classes": Classes, "verdict": Verdict, "embedding": FieldEmbedding,
+    "pooler": Pooler, "gelu pooler": functools.partial(Pooler, bend=nn.functional.gelu),
+    "classes": Classes, "verdict": Verdict, "embedding": FieldEmbedding,
     "query embedding": QueryEmbedding}
 """What builds each kind. A module's `initialise`, if it has one, runs behind the network's."""
 

@@ -6,8 +6,8 @@ and no token is dropped (arXiv 2211.15841 says why; Mixtral, arXiv 2401.04088, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,10 @@ class Routing(NamedTuple):
 
 
 class Router(nn.Module):
-    """Scores of experts, and the choice among them. `correction` (E,) sways the choice, never a weight."""
+    """Scores of experts, and the choice among them. `correction` (E,) sways the choice, never a weight.
+
+    It moves by small steps, so it stays in float32 whatever the weights are in.
+    """
 
     correction: Tensor
 
@@ -41,6 +44,15 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(experts.count, config.shape.width))
         if experts.correction:
             self.register_buffer("correction", torch.zeros(experts.count))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """What moves the network to a device or into a number format."""
+        before = self._buffers.get("correction")
+        super()._apply(fn, recurse)
+        if before is not None:
+            self.correction = (self.correction.float() if before.is_meta
+                               else before.to(self.correction.device, torch.float32))
+        return self
 
     def forward(self, states: Tensor) -> Routing:
         """(N, D) to the routing of N tokens; in float32, whatever the states are."""
@@ -167,15 +179,18 @@ def imbalance(said: Mapping[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def rebalance(network: nn.Module, choices: Tensor, rate: float = 1e-3) -> None:
+def rebalance(routers: Sequence[Router], choices: Tensor) -> None:
     """Make experts that were chosen too often less welcome, and the others more (DeepSeek-V3, section 2.1.2).
 
-    The corrections move by `rate` against the sign of each expert's excess; no loss takes part.
+    The corrections move by the config's `speed` against the sign of each expert's excess; no loss takes part.
 
     Args:
+        routers: of each row of `choices`; one that stands there twice moves once, by both.
         choices: (layers, E) how often each expert was chosen, as in `Output.extras["router_choices"]`.
     """
-    routers = [part for part in network.modules() if isinstance(part, Router)]
+    loads: dict[Router, Tensor] = {}
     for router, load in zip(routers, choices.float(), strict=True):
+        loads[router] = loads[router] + load if router in loads else load
+    for router, load in loads.items():
         if router.experts.correction:
-            router.correction -= rate * (load - load.mean()).sign().to(router.correction.dtype)
+            router.correction -= router.experts.speed * (load - load.mean()).sign()

@@ -83,6 +83,10 @@ def _of_blocks(config: ModelConfig) -> Iterator[str]:
     if config.distinct > max(config.shape.layers, config.shape.source_layers):
         yield (f"shape.distinct {config.shape.distinct} is more than the layers there are "
                f"({max(config.shape.layers, config.shape.source_layers)})")
+    run = config.shape.run
+    if run < 1 or (run > 1 and (config.shape.distinct is None or config.distinct % run or config.shape.layers % run)):
+        yield (f"shape.run {run} says how many blocks are shared together, so shape.distinct {config.shape.distinct} "
+               f"and shape.layers {config.shape.layers} must be multiples of it")
     if config.shape.distinct is not None and config.shape.source_layers:
         yield "shape.distinct shares the blocks of one tower, but shape.source_layers makes two: choose one"
     head = config.head
@@ -180,8 +184,9 @@ def _of_experts(config: ModelConfig, experts: Experts) -> Iterator[str]:
     elif experts.active > experts.open_groups * size:
         yield (f"{name}.active {experts.active} is more than the {experts.open_groups * size} experts in "
                f"{name}.open_groups {experts.open_groups} groups")
-    if experts.scale <= 0 or experts.balance < 0:
-        yield f"{name}.scale {experts.scale} must be above 0 and {name}.balance {experts.balance} not below"
+    if experts.scale <= 0 or experts.balance < 0 or experts.speed < 0:
+        yield (f"{name}.scale {experts.scale} must be above 0, {name}.balance {experts.balance} and {name}.speed "
+               f"{experts.speed} not below")
 
 
 def _of_scores(config: ModelConfig) -> Iterator[str]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig, Scaling
-from bothways.model.experts import MixedFeedForward, Routing
+from bothways.model.experts import MixedFeedForward, Router, Routing
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.latent_attention import LatentAttention
 from bothways.model.mamba import MIXERS
@@ -127,8 +127,8 @@ class Tower(nn.Module):
     """Positions, blocks, a norm behind the embedding where it is wanted, and one behind the blocks unless theirs are.
 
     Where the embedding is narrower than the blocks, `entry` widens it. Layers beyond `distinct` use the weights of
-    others: layer i has block i * distinct // layers. A convolution hears neighbours beside the first block; a decoder
-    asks the last one with states that know their absolute place (`decoder_position`).
+    others: layer i has block i * distinct // layers, and so for runs of layers. A convolution hears neighbours beside
+    the first block; a decoder asks the last one with states that know their absolute place (`decoder_position`).
     """
 
     def __init__(self, config: ModelConfig, layers: int, crosses: bool = False, looks_back: bool = True) -> None:
@@ -158,7 +158,18 @@ class Tower(nn.Module):
 
     def block(self, layer: int) -> Block:
         """The block whose weights layer `layer` uses."""
-        return cast(Block, self.blocks[layer * len(self.blocks) // self.layers])
+        return cast(Block, self.blocks[self._number(layer)])
+
+    def _number(self, layer: int) -> int:
+        """The number of the block of a layer: its run's, then its place in the run."""
+        run, place = divmod(layer, self.config.shape.run)
+        return run * len(self.blocks) // self.layers * self.config.shape.run + place
+
+    def routers(self) -> list[Router]:
+        """Those that are heard in one call, in their order; of a block that serves twice, twice."""
+        served = [self.block(i).feed_forward for i in range(0 if self.recurrent else self.layers)]
+        served += served[-1:] * max(self.config.head.decoder - 1, 0)
+        return [part.router for part in served if isinstance(part, MixedFeedForward)]
 
     def forward(self, embedded: Tensor, fields: Fields, visibility: Visibility, planner: Planner | None,
                 cache: Cache | None = None, across: list[tuple[Tensor | Kept, Plan]] | None = None,
@@ -211,7 +222,7 @@ class Tower(nn.Module):
         states = hidden[0]
         lanes = make_lanes(fields, visibility, states.device, None if cache is None else cache.sequences)
         for i in range(self.layers):
-            block = cast(RecurrentBlock, self.blocks[i * len(self.blocks) // self.layers])
+            block = cast(RecurrentBlock, self.blocks[self._number(i)])
             store = None if cache is None else cast(State, cache.stores[i])
             states = block(states, lanes, store, rows if i == self.layers - 1 else None)
             hidden.append(states)

@@ -11,6 +11,7 @@ import torch
 
 from bothways.batch import Example
 from bothways.objectives.base import Objective, Part
+from bothways.training.balance import Balance
 from bothways.training.config import TrainConfig
 from bothways.training.data import Batch, Place
 from bothways.training.loss import NotFinite, Sums
@@ -44,6 +45,7 @@ class Loop:
         self.device = precision.device
         self.optimiser = Optimiser(network, config, _products(precision))
         self.average = Average(config, self.optimiser.masters, steps)
+        self.balance = Balance(network)
         self.totals = Totals()
 
     def step(self, batch: Batch) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class Loop:
         if not math.isfinite(norm):
             raise _not_finite("gradient", norm, batch)
         self.average.update(batch.step)
+        self.balance.move()
         # 4. where we stand
         self.totals.step, self.totals.place = batch.step, batch.after
         self.totals.tokens += batch.tokens
