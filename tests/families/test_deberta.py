@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.families.reference import check, ids_of, same, shaken
+from tests.families.reference import check, flat, ids_of, same, shaken
 
 import bothways
 from bothways.errors import BothwaysError
@@ -104,3 +104,21 @@ def test_what_is_refused():
                          (replace(config, scale=0.3), "scale is 0.3")):
         assert word in str(family.obstacle(choice))
     assert Head(decoder=2).decoder == 2
+
+
+def test_a_pooler_is_read_and_written(tmp_path):
+    """Files tuned on whole texts have one, bent by gelu where BERT's is by tanh."""
+    theirs = shaken(transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**SIZES, **V2["v3"])))
+    theirs.save_pretrained(tmp_path / "theirs")
+    file = tmp_path / "theirs/model.safetensors"
+    weights = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("classifier.")}
+    save_file(weights, file)
+    ours, ids = bothways.from_pretrained(tmp_path / "theirs"), ids_of(99, 2, 8)
+    with torch.no_grad():
+        states = ours.trained.network(flat(ours, ids)).states.view(2, 8, -1)
+        same(ours.trained.network.pooled(states[:, 0]), theirs.pooler(theirs.deberta(ids).last_hidden_state))
+    ours.save_pretrained(tmp_path / "again")
+    again = load_file(tmp_path / "again/model.safetensors")
+    assert all(torch.equal(again[name], weights[name]) for name in ("pooler.dense.weight", "pooler.dense.bias"))
+    assert torch.equal(bothways.from_pretrained(tmp_path / "again").trained.network.companions["pooled"].dense.weight,
+                       weights["pooler.dense.weight"])

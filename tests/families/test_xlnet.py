@@ -79,3 +79,32 @@ def test_what_is_refused():
                         ({"ff_activation": "swosh"}, "'swosh'")):
         with pytest.raises(BothwaysError, match=word):
             KNOWN["xlnet"].from_config({**SIZES, **entry}, "config.json")
+
+
+def test_greedy_writing_is_theirs(tmp_path):
+    """Each published step lets contents see each other, and one query behind them sees all: what it says, we say."""
+    theirs = shaken(transformers.XLNetLMHeadModel(transformers.XLNetConfig(**SIZES)))
+    theirs.save_pretrained(tmp_path)
+    network, text = bothways.from_pretrained(tmp_path).trained.network, ids_of(99, 1, 5)[0]
+    for _ in range(32):
+        query = (torch.arange(len(text) + 1) == len(text)).long()
+        fields = make_fields(len(query), rank=query, part=query)
+        with torch.no_grad():
+            states = network(Example(torch.cat((text, text[:1])), two_streams, fields)).states[-1:]
+            mine = network.logits(states)[0]
+            wanted = theirs(**theirs.prepare_inputs_for_generation(text[None])).logits[0, -1]
+        same(mine, wanted, 1e-4)
+        best = wanted.topk(2).values
+        assert best[0] - best[1] <= 1e-4 or mine.argmax() == wanted.argmax()
+        text = torch.cat((text, wanted.argmax()[None]))
+
+
+def test_padding_on_the_left_is_nothing_here(tmp_path):
+    """XLNet pads before a text and knows distances alone, so a text reads as it does by itself."""
+    theirs = shaken(transformers.XLNetLMHeadModel(transformers.XLNetConfig(**SIZES)))
+    theirs.save_pretrained(tmp_path)
+    ours, ids = bothways.from_pretrained(tmp_path), ids_of(99, 1, 9)
+    padded = torch.nn.functional.pad(ids, (4, 0), value=5)
+    with torch.no_grad():
+        wanted = theirs(padded, attention_mask=(torch.arange(13) >= 4).long()[None]).logits[:, 4:]
+        same(ours.logits(ids, visibility=bidirectional), wanted)

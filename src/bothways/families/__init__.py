@@ -53,7 +53,8 @@ KNOWN: dict[str, Family] = {family.model_type: family for family in (
     Bert(), Roberta(), XlmRoberta(), DistilBert(), Albert(), Electra(), ModernBert(),
     DebertaV2(), Deberta(), XLNet(),
 )}
-"""Every family by the `model_type` of its config.json; of those for one direction, the first that fits is taken."""
+"""Every family by what it is called here, in an order that counts: of those for one direction the first that fits is
+taken, and of those that read one `model_type` the first that says a config is its own."""
 
 
 def family(name: str, where: str) -> Family:
