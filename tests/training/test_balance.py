@@ -21,7 +21,9 @@ def trained(speed: float) -> tuple[list[float], LanguageModel]:
     """The largest share of tokens that one of six experts got in each step, where all begin with the first one."""
     experts = Experts(6, 1, inner=8, where="DE", score="sigmoid", normalised=False, correction=True, speed=speed)
     model = ModelConfig(Shape(80, 16, 2, heads=2), feed_forward=FeedForward(experts=experts))
-    config, objective = small_config(model=model, objective="next-token"), make("next-token", VOCABULARY)
+    # weights stand nearly still, so that what moves the shares is the correction alone
+    config = small_config(model=model, objective="next-token", matrix_rate=1e-6, other_rate=1e-6)
+    objective = make("next-token", VOCABULARY)
     torch.manual_seed(0)
     network = LanguageModel(model)
     (router,) = network.tower.routers()
@@ -43,7 +45,7 @@ def trained(speed: float) -> tuple[list[float], LanguageModel]:
 
 def test_loads_even_out() -> None:
     shares, network = trained(0.02)
-    assert min(shares[:4]) > 0.95 and float(np.mean(shares[-15:])) < 0.45
+    assert min(shares[:4]) > 0.95 and float(np.mean(shares[-15:])) < 0.35
     before = network.tower.routers()[0].correction.clone()
     # what is only read, as held-out text is, moves nothing
     network.eval()
