@@ -15,7 +15,7 @@ import bothways
 from bothways import cli
 from bothways.errors import BothwaysError
 from bothways.families import folder as models
-from bothways.tasks import classify, folder, tuning
+from bothways.tasks import folder, tuning
 from bothways.tasks.classify import Options, Row, Task, as_rows
 from bothways.tasks.rows import Rows
 from bothways.tasks.run import Data, tuned
@@ -179,7 +179,3 @@ def test_pairs_and_several_labels(tmp_path):
     pairs = Task.fit(trained, [row("pairs") for _ in range(200)], [], Options(pooling="first"), config)
     assert pairs.scores([row("pairs") for _ in range(60)])[0].value > 0.6
 
-
-def test_calibration_error_by_hand():
-    assert classify.calibration_error(np.array([0.95, 0.95, 0.55, 0.55]), np.array([1, 1, 1, 0]), 10) == pytest.approx(
-        0.5 * 0.05 + 0.5 * 0.05)

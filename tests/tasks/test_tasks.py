@@ -11,7 +11,7 @@ from tests.evaluation.small import PARADIGMS, small
 
 from bothways.errors import BothwaysError
 from bothways.evaluation.features import Tagged, tagged_tokens
-from bothways.tasks import classify, rewrite, tag
+from bothways.tasks import asking, classify, rewrite, tag
 from bothways.tasks.tuning import TuneConfig, batches, schedule
 
 QUICK = TuneConfig(steps=40, batch=16, learning_rate=2e-3, head_rate=1e-2)
@@ -150,7 +150,7 @@ def test_diffusion_is_tuned_on_the_exact_k_bound():
     ids, hidden = rewrite.question(trained, "w1 w2", "dog", way, FORM)
     seen = set()
     for seed in range(30):
-        (ask,) = rewrite._hidden_part(way, ids, hidden, np.random.default_rng(seed)).asks
+        (ask,) = asking.hidden_part(way, ids, hidden, np.random.default_rng(seed)).asks
         assert ask.count == 4 and ask.weights.tolist() == pytest.approx([4 / len(ask.targets)] * len(ask.targets))
         seen.add(len(ask.targets))
     assert seen == {1, 2, 3, 4}

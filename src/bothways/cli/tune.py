@@ -67,7 +67,7 @@ def options_for(arguments: Sequence[str]) -> type[Any]:
 
 def recipe() -> TuneConfig:
     """What suits published weights and a few thousand rows or fewer."""
-    return TuneConfig(epochs=6.0, learning_rate=1e-4, head_rate=1e-3, by_length=True, precision="auto", longest=128)
+    return TuneConfig(epochs=6.0, learning_rate=1e-4, head_rate=5e-3, by_length=True, precision="auto", longest=128)
 
 
 def run(options: Any) -> int:
@@ -78,6 +78,7 @@ def run(options: Any) -> int:
     from rich.table import Table
 
     from bothways.evaluation.score import save
+    from bothways.tasks.folder import interval
     from bothways.tasks.progress import Line
     from bothways.tasks.run import tune_from_files
 
@@ -94,7 +95,7 @@ def run(options: Any) -> int:
     if result.scores:
         table = Table("what", "called", "estimator", "value", "95%", "n")
         for score in result.scores:
-            low, high = score.interval()
+            low, high = interval(score)
             table.add_row(score.name, score.mode, score.estimator, f"{score.value:.4f} {score.unit}",
                           f"{low:.4f} to {high:.4f}" if low == low else "", str(score.n))
         Console().print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -124,21 +124,37 @@ def classify(control: Control, train: Labelled, test: Labelled, *, seed: int = 0
                            watch.seconds)
 
 
-def _tfidf(control: Control, texts: list[str], labels: list[str], others: list[str], seed: int) -> list[str]:
-    """Labels of `others`; sublinear counts of words and word pairs."""
-    from sklearn.exceptions import ConvergenceWarning
+def tfidf(terms: Sequence[str] | None = None) -> Any:
+    """TF-IDF of words and word pairs with sublinear counts, to be fitted; or over `terms` that are known already."""
     from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # single letters count as words too: code and short texts are made of them
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", max_features=50_000,
+                           vocabulary=None if terms is None else list(terms))
+
+
+def logistic(texts: int, seed: int) -> Any:
+    """Logistic regression for so many texts, to be fitted."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
 
     # stochastic passes: with many classes a quasi-Newton solver takes minutes for the same answer
-    model = LinearSVC(random_state=seed) if control == "tfidf-svm" else \
-        LogisticRegression(C=10.0, solver="saga", max_iter=max(20, 60_000 // len(texts)), tol=1e-3, random_state=seed)
-    # single letters count as words too: code and short texts are made of them
-    pipeline = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b",
-                                             max_features=50_000), model)
+    return LogisticRegression(C=10.0, solver="saga", max_iter=max(20, 60_000 // texts), tol=1e-3, random_state=seed)
+
+
+def fitted_quietly(model: Any, features: Any, labels: Sequence[Any] | np.ndarray) -> Any:
+    """The model, fitted; that it did not converge is not said, since its number of passes is chosen."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is chosen, see above
-        pipeline.fit(texts, labels)
-    return [str(label) for label in pipeline.predict(others)]
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, labels)
+
+
+def _tfidf(control: Control, texts: list[str], labels: list[str], others: list[str], seed: int) -> list[str]:
+    """Labels of `others`."""
+    from sklearn.svm import LinearSVC
+
+    features = tfidf()
+    model = LinearSVC(random_state=seed) if control == "tfidf-svm" else logistic(len(texts), seed)
+    fitted_quietly(model, features.fit_transform(texts), labels)
+    return [str(label) for label in model.predict(features.transform(others))]

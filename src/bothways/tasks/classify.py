@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from bothways.errors import BothwaysError, nearest
+from bothways.evaluation.calibration import ece
 from bothways.evaluation.probes import Labelled, accuracy_scores, check_labelled
-from bothways.evaluation.score import Score, Stopwatch, mean_score
+from bothways.evaluation.score import Score, Stopwatch, mean_score, statistic_score
 from bothways.tasks import base, rows
 from bothways.tasks.rows import Role
 from bothways.tasks.tuning import TuneConfig
@@ -45,8 +46,17 @@ class Options:
     """For a head: a dense layer and this activation before it."""
     ends: bool = True
     """For a head: whether a text ends with its end token."""
+    template: str | None = None
+    """For prompt and channel: a sentence with {text} and, behind it, {label}."""
+    words: tuple[str, ...] = ()
+    """For ways that write labels: their words, as label=words."""
+    untuned: bool = False
+    """For ways that write labels: ask the network as it is."""
+    neighbours: int = 10
+    """For neighbours: how many vote."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "words", tuple(self.words))  # a folder's JSON gives a list
         for name, known in (("way", get_args(WayName)), ("pooling", get_args(Pooling)),
                             ("between", get_args(Between))):
             if getattr(self, name) not in known:
@@ -121,7 +131,7 @@ class Task(base.Task):
                 for found, line in zip(self._chosen(logs), logs)]
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
-        """"classification accuracy", "macro-F1", and of probabilities the NLL and the calibration error (ECE).
+        """"classification accuracy", "macro-F1", and of the probabilities the NLL and the calibration error (ECE).
 
         A label unseen in training counts as wrong. With several labels a text, accuracy is that of whole sets.
         """
@@ -130,7 +140,7 @@ class Task(base.Task):
             raise BothwaysError(f"{unlabelled} of {len(rows)} rows have no label, so they cannot be scored")
         logs = self.way.log_probabilities(rows)
         guessed = ["|".join(found) if self.choices.several else found for found in self._chosen(logs)]
-        truth = ["|".join(row.labels or ()) for row in rows]
+        truth = ["|".join(sorted(row.labels or ())) for row in rows]
         mode, how = self.way.mode, self.way.how
         scores = accuracy_scores("classification", mode, how, truth, guessed, watch.seconds)
         if self.choices.several:
@@ -141,10 +151,9 @@ class Task(base.Task):
         numbers = self.choices.numbers([rows[place] for place in known])
         scores.append(mean_score("classification NLL", mode, how, -logs[known, numbers], unit="nats",
                                  higher_is_better=False))
-        right = np.array([one == other for one, other in zip(truth, guessed)])
-        scores.append(Score("classification ECE", mode, f"{how}, 15 bins",
-                            calibration_error(np.exp(logs.max(1)), right), len(rows), "share",
-                            higher_is_better=False))
+        sure, right = np.exp(logs.max(1)), np.array([one == other for one, other in zip(truth, guessed)], float)
+        scores.append(statistic_score("classification ECE", mode, f"{how}; 15 bins of equally many texts",
+                                      lambda some: ece(sure[some], right[some]), len(rows), higher_is_better=False))
         return scores
 
     def limits(self) -> str:
@@ -164,17 +173,6 @@ class Task(base.Task):
     def restored(cls, trained: Trained | None, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:
         choices = Choices(tuple(settings["labels"]), settings["several"], Options(**settings["options"]))
         return cls(way(settings["way"]).restored(trained, choices, settings, weights), choices)
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: the mean of |accuracy - confidence| over equal bins of confidence, by their texts.
-
-    Guo et al. 2017 (arXiv 1706.04599), equation 3.
-    """
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(float(right[places == k].mean()) - float(confidence[places == k].mean())) * float((places == k).mean())
-            for k in range(bins) if (places == k).any()]
-    return float(sum(gaps))
 
 
 def _labels(train: Sequence[Row], several: bool) -> tuple[str, ...]:

@@ -93,10 +93,16 @@ def load(folder: str | Path, kind: str | None = None, device: torch.device | str
 
 def stored(score: Score) -> dict[str, Any]:
     """A score without its items, with its interval."""
-    low, high = score.interval()
+    low, high = interval(score)
     data = {name: value for name, value in score.to_dict().items() if name not in ("items", "weights")}
     numbers = {"value": score.value, "low": low, "high": high}
     return {**data, **{name: value if value == value else None for name, value in numbers.items()}}
+
+
+def interval(score: Score) -> tuple[float, float]:
+    """The 95% interval over items; that of a number which is no mean stands in its details."""
+    low, high = score.interval()
+    return (low, high) if low == low else (score.details.get("low", low), score.details.get("high", high))
 
 
 def _weights(file: Path, device: torch.device | str | None) -> dict[str, Tensor]:

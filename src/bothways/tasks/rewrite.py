@@ -15,15 +15,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from bothways.batch import Example
 from bothways.errors import BothwaysError
 from bothways.evaluation.likelihood import bound, exact
 from bothways.evaluation.questions import Way, ways
-from bothways.evaluation.rows import TOKENS, packed
+from bothways.evaluation.rows import TOKENS
 from bothways.evaluation.score import Score, Stopwatch, mean_score
+from bothways.tasks.asking import loss, questions
 from bothways.tasks.tuning import TuneConfig, tune
 
 if TYPE_CHECKING:
@@ -84,23 +83,17 @@ def fine_tune(trained: Trained, train: Texts, config: TuneConfig | None = None, 
     if not len(train):
         raise BothwaysError("rewriting needs pairs of a source and a target to learn from: give some")
     network = copy.deepcopy(trained.network)
-    device = next(network.parameters()).device
     asked = [question(trained, source, target, way, form) for source, target in train]
-    fixed = [way.pose(*pair) for pair in asked] if way.kind == "exact" else None
+    fixed = questions(way, asked, 0, 0, range(len(asked))) if way.kind == "exact" else None
+
+    tuned = replace(trained, network=network)
 
     def loss_of(places: list[int], step: int) -> Tensor:
-        examples = [fixed[place] for place in places] if fixed is not None else \
-            [_hidden_part(way, *asked[place], np.random.default_rng((config.seed, step, place))) for place in places]
-        examples = [replace(one, asks=tuple(replace(ask, part="loss", coefficient=1.0) for ask in one.asks))
-                    for one in examples]
-        row = packed(examples, range(len(examples)), device)
-        ask = row.asks[0]
-        logits = network.logits(network(row).states[ask.where], ask.head).float()
-        losses = torch.nn.functional.cross_entropy(logits, ask.targets, reduction="none")
-        return (losses if ask.weights is None else losses * ask.weights).sum() / ask.count
+        return loss(tuned, [fixed[place] for place in places] if fixed is not None else
+                    questions(way, [asked[place] for place in places], step, config.seed, places))
 
     tune(network, None, len(train), loss_of, config, watch)
-    return Rewriter(replace(trained, network=network.eval()), way, form)
+    return Rewriter(tuned, way, form)
 
 
 def rewriting(trained: Trained, train: Texts, test: Texts, config: TuneConfig | None = None,
@@ -179,15 +172,3 @@ def _prompt(trained: Trained, source: str, form: Format) -> list[int]:
 
 def _target(trained: Trained, target: str, form: Format) -> list[int]:
     return [*trained.tokenizer.encode(target, reserved=False)[:form.target - 1], trained.vocabulary.eos]
-
-
-def _hidden_part(way: Way, ids: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> Example:
-    """A diffusion question with k of the L hidden places hidden, weighed by L / k; its count is L."""
-    places = np.flatnonzero(hidden)
-    k = int(rng.integers(1, len(places) + 1))
-    chosen = np.zeros_like(hidden)
-    chosen[rng.choice(places, k, replace=False)] = True
-    example = way.pose(ids, chosen)
-    asks = tuple(replace(ask, weights=torch.full((len(ask.targets),), len(places) / k), count=float(len(places)))
-                 for ask in example.asks)
-    return replace(example, asks=asks)

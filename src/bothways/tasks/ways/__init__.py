@@ -3,6 +3,13 @@
 | way | what it models | network |
 | --- | --- | --- |
 | head | p(y \\| x) by a linear head on pooled states | any |
+| text-to-text | p(label's words \\| x), written out | any |
+| prompt | p(label's words \\| x) in a template | any |
+| generative | p(x \\| y) p(y), the label a prefix | any |
+| channel | p(x \\| label's words) in a template | any |
+| neighbours | the labels of the nearest training texts | any, frozen |
+| logistic, svm | p(y \\| x), or what separates, over TF-IDF | none |
+| bayes | p(x \\| y) p(y) over TF-IDF | none |
 """
 
 from __future__ import annotations
@@ -24,9 +31,18 @@ if TYPE_CHECKING:
 
 WAYS: dict[str, tuple[str, str]] = {
     "head": ("head", "a linear head on pooled states: p(y | x)"),
+    "text-to-text": ("likelihood", "the label written out: p(label | x)"),
+    "prompt": ("likelihood", "the label's words in a template: p(words | x)"),
+    "generative": ("likelihood", "Bayes' rule with a language model for each label: p(x | y) p(y)"),
+    "channel": ("likelihood", "the text given a template with the label's words: p(x | words)"),
+    "neighbours": ("neighbours", "the labels of the nearest training texts"),
+    "logistic": ("classical", "logistic regression on TF-IDF"),
+    "svm": ("classical", "a linear SVM on TF-IDF"),
+    "bayes": ("classical", "naive Bayes on TF-IDF: p(x | y) p(y)"),
 }
 """Every way: the module it is in, and what it does."""
-WayName = Literal["head"]
+WayName = Literal["head", "text-to-text", "prompt", "generative", "channel", "neighbours", "logistic", "svm", "bayes"]
+WITHOUT_NETWORK = ("logistic", "svm", "bayes")
 
 
 class Row(NamedTuple):

@@ -1,0 +1,234 @@
+"""Classifying by likelihood: one network, four things to ask it. The label's words, or the text's, are what is hidden.
+
+| way | what is read | what is hidden | what is added |
+| --- | --- | --- | --- |
+| text-to-text | `text <sep> label <eos>` | the label and its end | nothing: p(y \\| x) (T5, arXiv 1910.10683) |
+| prompt | the template, "text It is label." | the label's words | nothing (arXiv 2001.07676) |
+| generative | `label <sep> text <eos>` | the text and its end | log p(y), Bayes' rule (arXiv 1703.01898) |
+| channel | the template turned, "It is label. text" | the text | nothing: p(x \\| y) (arXiv 2108.04106) |
+
+A model that reads left to right (or writes with a decoder) answers by the chain rule, exactly; one that fills places
+answers by its bound, with the same draws for every label. Each text costs a pass for each label.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bothways.errors import BothwaysError
+from bothways.evaluation.likelihood import estimator
+from bothways.evaluation.rows import TOKENS
+from bothways.tasks.asking import Asked, loss, nats, questions, scoring_way
+from bothways.tasks.tuning import TuneConfig, tune
+from bothways.tasks.ways import Choices, Row, Way
+
+if TYPE_CHECKING:
+    from bothways.families.trained import Trained
+
+TEMPLATE = "{text} It is about {label}."
+"""How a prompt is written where the user says nothing."""
+SAMPLES = 8
+"""Draws of a bound."""
+TOGETHER = 64
+"""Texts whose labels are scored together."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a text and a label become tokens. `longest` counts them all; the text is cut, the label never."""
+
+    name: str
+    longest: int
+    template: str
+    words: Mapping[str, str]
+
+    def asked(self, trained: Trained, text: Row, label: str) -> Asked:
+        """The tokens, and which of them are hidden."""
+        vocabulary = trained.vocabulary
+        sep = [vocabulary.ids["<sep>"]] if "<sep>" in vocabulary.ids else self._ids(trained, "\n")
+        read = text.text if text.other is None else f"{text.text} {text.other}"
+        words = self._ids(trained, self._spaced(trained, self.words.get(label, label)))
+        if self.name in ("text-to-text", "generative"):
+            room = self.longest - len(words) - len(sep) - 2
+            x, end = self._ids(trained, read)[:room], [vocabulary.eos]
+            one, two = (x, [*words, *end]) if self.name == "text-to-text" else (words, [*x, *end])
+            return _hidden(trained, [*one, *sep], two, [])
+        # templates: what stands before the text, between and behind
+        before, between, behind = self._parts()
+        fixed = [self._ids(trained, part) for part in (before, between, behind)]
+        room = self.longest - 1 - len(words) - sum(map(len, fixed))
+        x = self._ids(trained, self._spaced(trained, read) if before else read)[:room]
+        if self.name == "prompt":
+            return _hidden(trained, [*fixed[0], *x, *fixed[1]], words, fixed[2])
+        # the channel: what the template says behind the text comes first
+        return _hidden(trained, [*self._ids(trained, between.lstrip()), *words, *fixed[2]],
+                       self._ids(trained, self._spaced(trained, read))[:room], [])
+
+    def _parts(self) -> tuple[str, str, str]:
+        before, _, rest = self.template.partition("{text}")
+        between, _, behind = rest.partition("{label}")
+        # the space before a word belongs to its first token
+        return before.rstrip(), between.rstrip(), behind
+
+    @staticmethod
+    def _ids(trained: Trained, words: str) -> list[int]:
+        return trained.tokenizer.encode(words, reserved=False) if words else []
+
+    @staticmethod
+    def _spaced(trained: Trained, words: str) -> str:
+        """With the space that stands before a word inside a text, where pieces have it in them."""
+        return words if getattr(trained.tokenizer, "kind", "") in ("words", "bytes") else " " + words
+
+
+def _hidden(trained: Trained, before: Sequence[int], asked: Sequence[int], behind: Sequence[int]) -> Asked:
+    ids = np.array([trained.vocabulary.bos, *before, *asked, *behind], dtype=np.int64)
+    places = np.arange(len(ids))
+    return ids, (places > len(before)) & (places <= len(before) + len(asked))
+
+
+class ByLikelihood(Way):
+    """A tuned network that says how likely label or text are."""
+
+    trained: Trained
+    posterior: ClassVar[bool]
+    """Whether the label is hidden; else the text is."""
+    prior: ClassVar[bool] = False
+    """Whether labels count by how often they came in training."""
+
+    def __init__(self, trained: Trained, choices: Choices, form: Form, shares: Sequence[float]) -> None:
+        self.trained, self.choices, self.form, self.shares = trained, choices, form, tuple(shares)
+        self.asking = scoring_way(trained)
+
+    @classmethod
+    def fit(cls, trained: Trained | None, train: Sequence[Row], dev: Sequence[Row], choices: Choices,
+            config: TuneConfig, watch: Callable[[int, float], None] | None) -> Self:
+        if trained is None:
+            raise BothwaysError(f"the way '{cls.name}' tunes a network: say which (--from)")
+        if choices.several:
+            raise BothwaysError(f"the way '{cls.name}' gives one label a text: take the way 'head' for several")
+        # 1. a copy of the network, and how its questions are written
+        form = Form(cls.name, min(config.longest, trained.config.position.length),
+                    checked_template(choices.options.template), words_of(choices))
+        found = cls(replace(trained, network=copy.deepcopy(trained.network)), choices, form, _shares(train, choices))
+        asked, kept = ([form.asked(found.trained, row, (row.labels or ("",))[0]) for row in some]
+                       for some in (train, dev))
+        # 2. the loop
+        fixed = questions(found.asking, asked, 0, 0, range(len(asked))) if found.asking.kind == "exact" else None
+
+        def loss_of(places: list[int], step: int) -> Tensor:
+            places = sorted(places, key=lambda place: len(asked[place][0]))
+            return loss(found.trained, [fixed[place] for place in places] if fixed is not None else questions(
+                found.asking, [asked[place] for place in places], step, config.seed, places))
+
+        def judge() -> float:
+            sizes = sum(int(hidden.sum()) for _, hidden in kept)
+            return -float(nats(found.trained, found.asking, kept, SAMPLES, 0, TOKENS).sum()) / sizes
+
+        if not choices.options.untuned:
+            tune(found.trained.network, None, len(train), loss_of, config, watch,
+                 lengths=[len(ids) for ids, _ in asked], judge=judge if kept else None)
+        found.trained.network.eval()
+        return found
+
+    def log_probabilities(self, texts: Sequence[Row], tokens: int = TOKENS) -> np.ndarray:
+        found = np.zeros((len(texts), len(self.choices.labels)), dtype=np.float64)
+        for first in range(0, len(texts), TOGETHER):
+            some = texts[first:first + TOGETHER]
+            for number, label in enumerate(self.choices.labels):
+                # the same draws for every label: only then does their noise cancel
+                asked = [self.form.asked(self.trained, text, label) for text in some]
+                spent = nats(self.trained, self.asking, asked, SAMPLES, first, tokens)
+                if self.posterior and self.asking.kind != "exact":
+                    # a bound on words knows how many they are: labels of different length are compared word for word
+                    spent = spent / np.array([hidden.sum() for _, hidden in asked])
+                found[first:first + len(some), number] = -spent
+        if self.prior:
+            found += np.log(np.maximum(self.shares, 1e-12))
+        scores = torch.from_numpy(found)
+        return scores.log_softmax(-1).float().numpy()
+
+    @property
+    def how(self) -> str:
+        what = "the label's words" if self.posterior else "the text given the label"
+        tuned = "untuned, " if self.choices.options.untuned else ""
+        return f"{tuned}{what}, {estimator(self.asking, SAMPLES)}" + (", times its share" if self.prior else "")
+
+    @property
+    def mode(self) -> str:
+        return self.asking.name
+
+    def settings(self) -> dict[str, Any]:
+        return {"longest": self.form.longest, "template": self.form.template, "words": dict(self.form.words),
+                "shares": list(self.shares)}
+
+    @classmethod
+    def restored(cls, trained: Trained | None, choices: Choices, settings: Mapping[str, Any],
+                 weights: Mapping[str, Tensor]) -> Self:
+        assert trained is not None
+        form = Form(cls.name, settings["longest"], settings["template"], settings["words"])
+        return cls(trained, choices, form, settings["shares"])
+
+
+class TextToText(ByLikelihood):
+    """p(label | text), the label written out."""
+
+    name, posterior = "text-to-text", True
+
+
+class Prompt(ByLikelihood):
+    """p(label's words | text), in the words of a template."""
+
+    name, posterior = "prompt", True
+
+
+class Generative(ByLikelihood):
+    """p(text | label) p(label): Bayes' rule with class-conditional language models, the label being a prefix."""
+
+    name, posterior, prior = "generative", False, True
+
+
+class Channel(ByLikelihood):
+    """p(text | label's words), in the words of a template; every label is as likely as another beforehand."""
+
+    name, posterior = "channel", False
+
+
+def checked_template(template: str | None) -> str:
+    """A template with one {text} and, behind it, one {label}. Raises: BothwaysError."""
+    template = template or TEMPLATE
+    if template.count("{text}") != 1 or template.count("{label}") != 1 or \
+            template.index("{text}") > template.index("{label}"):
+        raise BothwaysError(f"the template '{template}' must hold {{text}} once and, behind it, {{label}} once")
+    return template
+
+
+def words_of(choices: Choices) -> dict[str, str]:
+    """The words of each label: those given as label=words, else its name with spaces.
+
+    Raises:
+        BothwaysError: words for a label there is not, or the same words for two.
+    """
+    found = {label: label.replace("_", " ").replace("-", " ").strip() or label for label in choices.labels}
+    for one in choices.options.words:
+        label, equals, words = one.partition("=")
+        if not equals or label not in found or not words.strip():
+            raise BothwaysError(f"words '{one}': write label=words, with one of the labels {', '.join(choices.labels)}")
+        found[label] = words
+    if len(set(found.values())) < len(found):
+        raise BothwaysError("two labels have the same words: give them others with --words label=words")
+    return found
+
+
+def _shares(rows: Sequence[Row], choices: Choices) -> list[float]:
+    counts = np.bincount(choices.numbers(rows), minlength=len(choices.labels))
+    return [float(share) for share in counts / counts.sum()]
+
+
+FOUND: dict[str, type[Way]] = {way.name: way for way in (TextToText, Prompt, Generative, Channel)}

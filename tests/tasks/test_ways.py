@@ -1,0 +1,164 @@
+"""Every way of classifying: what it asks, by hand; that it learns; and that its folder gives the same answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.evaluation.small import small
+from tests.tasks.test_tasks import labelled
+
+from bothways.errors import BothwaysError
+from bothways.evaluation.answers import answers
+from bothways.evaluation.controls import tfidf
+from bothways.tasks import folder
+from bothways.tasks.classify import Options, Row, Task, as_rows
+from bothways.tasks.tuning import TuneConfig
+from bothways.tasks.ways import WAYS, WITHOUT_NETWORK, Choices
+from bothways.tasks.ways.likelihood import Form, words_of
+
+CONFIG = TuneConfig(steps=80, batch=16, learning_rate=4e-3, head_rate=1e-2)
+
+
+def options(way, **more):
+    return Options(way=way, **{"template": "{text} by {label} .", **more})
+
+
+def short(n, seed=0):
+    """Two words, of which the first tells the class."""
+    rng = np.random.default_rng(seed)
+    markers = ("cat", "dog", "sees")
+    return [(f"{markers[kind]} w{word}", markers[kind]) for kind, word in rng.integers(0, (3, 8), (n, 2))]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return tmp_path_factory.mktemp("folders")
+
+
+@pytest.mark.parametrize(("way", "paradigm"), [
+    ("head", "causal"), ("text-to-text", "causal"), ("text-to-text", "spans"), ("prompt", "masked"),
+    ("generative", "causal"), ("generative", "diffusion"), ("channel", "causal"), ("neighbours", "masked"),
+    ("logistic", None), ("svm", None), ("bayes", None)])
+def test_every_way_learns_and_its_folder_answers_alike(way, paradigm, folders):
+    trained = None if paradigm is None else small(paradigm, sharp=1.0)
+    train, test = as_rows(short(160)), as_rows(short(40, 1))
+    task = Task.fit(trained, train, [], options(way), CONFIG)
+    assert task.scores(test)[0].value > 0.9
+    probabilities = task.predict_proba(test)
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5) and probabilities.shape == (40, 3)
+    again = folder.load(folder.save(task, folders / f"{way}-{paradigm}"))
+    assert (again.predict_proba(test) == probabilities).all()
+    assert (again.trained is None) == (way in WITHOUT_NETWORK)
+
+
+def test_what_each_form_asks_by_hand():
+    trained = small("causal")
+    known = trained.vocabulary.ids
+
+    def said(way, template="{text} by {label} .", longest=20, pair=("the dog",)):
+        ids, hidden = Form(way, longest, template, {"c": "cat"}).asked(trained, Row(*pair), "c")
+        pieces = zip(trained.tokenizer.pieces(ids), hidden, strict=True)
+        return " ".join(f"[{piece}]" if asked else piece for piece, asked in pieces)
+
+    assert "<sep>" in known
+    assert said("text-to-text") == "<bos> the dog <sep> [cat] [<eos>]"
+    assert said("generative") == "<bos> cat <sep> [the] [dog] [<eos>]"
+    assert said("prompt") == "<bos> the dog by [cat] ."
+    assert said("channel") == "<bos> by cat . [the] [dog]"
+    assert said("prompt", "near {text} by {label}") == "<bos> near the dog by [cat]"
+    assert said("text-to-text", longest=6) == "<bos> the dog <sep> [cat] [<eos>]"
+    assert said("text-to-text", longest=5) == "<bos> the <sep> [cat] [<eos>]", "the text is cut, the label never"
+    assert said("generative", pair=("the", "dog")) == "<bos> cat <sep> [the] [dog] [<eos>]"
+
+
+def test_bayes_rule_by_hand():
+    trained = small("causal")
+    rows = as_rows([("w1 w2", "cat"), ("w3", "cat"), ("w4", "dog"), ("w5 w6", "cat")])
+    task = Task.fit(trained, rows, [], options("generative", untuned=True), CONFIG)
+    found = []
+    for label, share in (("cat", 0.75), ("dog", 0.25)):
+        ids, hidden = task.way.form.asked(trained, rows[0], label)
+        (one,) = answers(trained, [task.way.asking.pose(ids, hidden)])
+        found.append(np.exp(-one.nats) * share)
+    assert task.predict_proba(rows[:1])[0] == pytest.approx(np.array(found) / sum(found), abs=1e-5)
+    assert task.way.how == "untuned, the text given the label, exact, times its share"
+    plain = Task.fit(trained, rows, [], options("channel", untuned=True), CONFIG)
+    assert plain.way.how == "untuned, the text given the label, exact"
+
+
+def test_bounds_use_the_same_draws_for_every_label():
+    trained = small("diffusion")
+    task = Task.fit(trained, as_rows([("w1 w2 w3 w4 w5", "cat"), ("w3", "dog")]), [],
+                    options("generative", untuned=True, words=("cat=w9", "dog=w9 ")), CONFIG)
+    # the two labels are written with the same tokens, so whatever differs would be the noise of the draws
+    assert task.predict_proba([Row("w1 w2 w3 w4 w5")])[0] == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+def test_classical_models_are_those_of_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+
+    train, test = as_rows(labelled(100)), as_rows(labelled(30, 1))
+    features = tfidf()
+    read, asked = features.fit_transform([row.text for row in train]), [row.text for row in test]
+    labels = [row.labels[0] for row in train]
+    model = LogisticRegression(C=10.0, solver="saga", max_iter=600, tol=1e-3, random_state=0).fit(read, labels)
+    found = Task.fit(None, train, [], Options(way="logistic"), CONFIG).predict_proba(test)
+    assert found == pytest.approx(model.predict_proba(features.transform(asked)), abs=1e-5)
+    model = MultinomialNB(alpha=0.1).fit(read, labels)
+    found = Task.fit(None, train, [], Options(way="bayes"), CONFIG).predict_proba(test)
+    assert found == pytest.approx(model.predict_proba(features.transform(asked)), abs=1e-5)
+    two = [row._replace(labels=("cat" if row.labels == ("cat",) else "other",)) for row in train]
+    for way in WITHOUT_NETWORK:
+        assert Task.fit(None, two, [], Options(way=way), CONFIG).scores(two)[0].value > 0.95
+        several = [row._replace(labels=("x", *row.labels)) for row in train]
+        task = Task.fit(None, several, [], Options(way=way, several=True), CONFIG)
+        assert task.scores(several)[0].value > 0.9, way
+
+
+def test_the_nearest_neighbour_of_a_training_text_is_itself():
+    rows = as_rows(dict(labelled(40)).items())
+    task = Task.fit(small("masked"), rows, [], options("neighbours", neighbours=1), CONFIG)
+    assert task.scores(rows)[0].value == 1.0
+    with pytest.raises(BothwaysError, match="neighbours is 99"):
+        Task.fit(small("masked"), rows, [], options("neighbours", neighbours=99), CONFIG)
+
+
+@pytest.mark.parametrize(("way", "more", "words"), [
+    ("heads", {}, r"way is 'heads' \(did you mean 'head'"),
+    ("head", {"pooling": "max"}, "pooling is 'max'"),
+    ("prompt", {"template": "{label} {text}"}, "must hold {text} once and, behind it"),
+    ("prompt", {"words": ("cat=x", "dog=x")}, "the same words"),
+    ("prompt", {"words": ("bird=x",)}, "with one of the labels cat, dog, sees"),
+    ("generative", {"several": True}, "gives one label a text"),
+    ("head", {"visibility": "sideways"}, "sideways"),
+])
+def test_options_that_contradict_are_refused(way, more, words):
+    with pytest.raises(BothwaysError, match=words):
+        Task.fit(small("masked"), as_rows(labelled(20)), [], options(way, **more), CONFIG)
+
+
+def test_what_cannot_be_learned_is_refused():
+    rows = as_rows(labelled(20))
+    for way in WAYS:
+        if way not in WITHOUT_NETWORK:
+            with pytest.raises(BothwaysError, match="--from"):
+                Task.fit(None, rows, [], options(way), CONFIG)
+    with pytest.raises(BothwaysError, match="at least two labels"):
+        Task.fit(None, [rows[0]] * 3, [], options("bayes"), CONFIG)
+    with pytest.raises(BothwaysError, match="has no label"):
+        Task.fit(None, [Row("x")], [], options("bayes"), CONFIG)
+    with pytest.raises(BothwaysError, match="no training text has: bird"):
+        Task.fit(None, rows, [Row("x", None, ("bird",))], options("bayes"), CONFIG)
+    task = Task.fit(None, rows, [], options("bayes"), CONFIG)
+    assert task.scores([*rows, Row("x", None, ("bird",))])[0].n == 21, "an unseen label of the test is wrong, no fault"
+    with pytest.raises(BothwaysError, match="1 of 1 rows have no label"):
+        task.scores([Row("x")])
+
+
+def test_words_are_the_labels_with_spaces_unless_given():
+    choices = Choices(("card_lost", "pin"), False, options("prompt", words=("pin=secret number",)))
+    assert words_of(choices) == {"card_lost": "card lost", "pin": "secret number"}
+    assert replace(choices.options, words=["pin=x"]).words == ("pin=x",)
