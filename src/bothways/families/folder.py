@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ from bothways.families.weights import Source, Weights, open_weights, weights_fil
 from bothways.families.wrapped import text_part, text_weights
 from bothways.model import LanguageModel, ModelConfig
 from bothways.model.compact import compact, read_as, whole
+from bothways.model.config import Head
 from bothways.objectives.base import Objective
 from bothways.text.tokenizer import Tokenizer
 
@@ -76,7 +78,7 @@ def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torc
 
 
 def load(folder: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None,
-         weights: str | None = None) -> Trained:
+         weights: str | None = None, beside: Collection[str] | None = None) -> Trained:
     """Read a folder that `save` wrote, or a plain one of a known family; the network is in evaluation mode.
 
     A run's folder stands for the `model` in it; a GGUF file, or a folder that holds one and nothing else, is read too.
@@ -87,6 +89,8 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
     Args:
         weights: float32 or bfloat16, a short way to say `dtype`; int8 or int4 for a network with compact linear layers
             (`model.compact`), which reads and writes faster, approximately, and is neither trained nor saved.
+        beside: weights of a head that is not the network's (of a classifier), which are passed over; such a file may
+            lack a head over the vocabulary.
     Raises:
         BothwaysError: a missing or truncated file, another format version, an unknown family; weights that are
             missing, unknown or of another shape. One sentence each.
@@ -123,11 +127,15 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
     # 2. its weights say which parts there are; then its tokenizer, and its objective
     found = scaled.plain(open_weights(folder), stored, where)
     found = text_weights(found) if inside else found
+    if beside is not None:
+        found = Weights({name: entry for name, entry in found.stored.items() if name not in beside}, found.where)
     if block is not None:
         specs: Sequence[Mapping[str, object]] = (block["objective"],)
     else:
         assert family is not None
         config = family.settled(config, found.keys())
+        if beside is not None and not config.tied and family.head not in found:
+            config = replace(config, head=Head(scores=False), tied=True)
         specs = family.objectives_of(config)
     foreign = block is None or bool(block.get("foreign", False))
     tokenizer = _tokenizer(folder, stored, config, foreign)

@@ -64,14 +64,18 @@ def save(task: Task, folder: str | Path, report: Mapping[str, Any] | None = None
 
 
 def load(folder: str | Path, kind: str | None = None, device: torch.device | str | None = None) -> Task:
-    """The task in a folder that `save` wrote.
+    """The task in a folder that `save` wrote, or a classifier that somebody else published.
 
     Args:
         kind: the kind it must be of; any when none.
     Raises:
         BothwaysError: a missing or damaged file, another version, another kind.
     """
+    from bothways.tasks import published
+
     folder = Path(folder)
+    if kind in (None, "classify") and published.is_published(folder):
+        return published.load(folder, device)
     if not (folder / FILE).is_file() and (folder / "config.json").is_file():
         raise BothwaysError(f"{folder} holds a model that was tuned for no task: make one of it with "
                             f"`bothways tune --task {kind or 'classify'} --from {folder} --data ... --out ...`")

@@ -21,6 +21,7 @@ from bothways.batch import Example
 from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.features import pool, reading_example, states_of, visibility_named
 from bothways.evaluation.rows import TOKENS, encoded, in_order, packed, reading, rows
+from bothways.model.companions import Pooler
 from bothways.objectives import base
 from bothways.tasks.tuning import TuneConfig, class_weights, tune
 from bothways.tasks.ways import Choices, Row, Way
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "mean-all", "first", "last"]
 """Of a text's own tokens, of all (EuroBERT), the first one's state (BERT), the last one's (causal classes)."""
-Between = Literal["none", "tanh", "relu"]
+Between = Literal["none", "tanh", "relu", "gelu", "gelu-norm"]
 """What lies between pooled state and linear layer: nothing, or a dense layer and an activation (BERT's pooler and
-RoBERTa: tanh; DistilBERT: relu)."""
+RoBERTa: tanh; DistilBERT: relu; EuroBERT: gelu; ModernBERT: gelu and a norm, no bias)."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +78,27 @@ class Form:
 
 
 class Head(nn.Module):
-    """Pooled states (n, D) to logits (n, labels); the last layer starts from zero."""
+    """Pooled states (n, D) to logits (n, labels); the last layer starts from zero.
 
-    def __init__(self, width: int, labels: int, between: Between = "none", dropout: float = 0.0) -> None:
+    `bias` is of that layer: causal classes of others have none.
+    """
+
+    def __init__(self, width: int, labels: int, between: Between = "none", dropout: float = 0.0,
+                 bias: bool = True) -> None:
         super().__init__()
         self.between, self.dropout = between, dropout
-        self.dense = None if between == "none" else nn.Linear(width, width)
-        self.out = nn.Linear(width, labels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.dense = None if between == "none" else nn.Linear(width, width, bias=between != "gelu-norm")
+        self.norm = nn.LayerNorm(width, eps=1e-5, bias=False) if between == "gelu-norm" else None
+        self.out = nn.Linear(width, labels, bias=bias)
+        for weight in self.out.parameters():
+            nn.init.zeros_(weight)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(n, D) to (n, labels)."""
         if self.dense is not None:
             pooled = self.dense(F.dropout(pooled, self.dropout, self.training))
-            pooled = pooled.tanh() if self.between == "tanh" else pooled.relu()
+            pooled = {"tanh": torch.tanh, "relu": F.relu}.get(self.between, F.gelu)(pooled)
+            pooled = pooled if self.norm is None else self.norm(pooled)
         return self.out(F.dropout(pooled, self.dropout, self.training))  # type: ignore[no-any-return]
 
 
@@ -147,7 +154,11 @@ class ByHead(Way):
         network = copy.deepcopy(trained.network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            head = Head(network.config.shape.width, len(choices.labels), options.between, network.config.dropout)
+            head = Head(network.config.shape.width, len(choices.labels), options.between, network.config.dropout,
+                        bias=options.pooling != "last")
+        pooler = next((one for one in network.companions.values() if isinstance(one, Pooler)), None)
+        if options.between == "tanh" and options.pooling == "first" and pooler is not None and head.dense is not None:
+            head.dense.load_state_dict(pooler.dense.state_dict())  # BERT goes on from the pooler it was trained with
         known = any(one.name == "segment" for one in network.config.companions)
         longest = min(config.longest, network.config.position.length)
         found = cls(replace(trained, network=network), head, choices,
@@ -210,6 +221,7 @@ class ByHead(Way):
 
     def settings(self) -> dict[str, Any]:
         return {"pooling": self.pooling, "visibility": self.visibility, "between": self.model.head.between,
+                "bias": self.model.head.out.bias is not None,
                 "longest": self.form.longest, "ends": self.form.ends, "segments": self.form.segments}
 
     def weights(self) -> dict[str, Tensor]:
@@ -219,7 +231,8 @@ class ByHead(Way):
     def restored(cls, trained: Trained | None, choices: Choices, settings: Mapping[str, Any],
                  weights: Mapping[str, Tensor]) -> Self:
         assert trained is not None
-        head = Head(trained.config.shape.width, len(choices.labels), settings["between"], trained.config.dropout)
+        head = Head(trained.config.shape.width, len(choices.labels), settings["between"], trained.config.dropout,
+                    settings["bias"])
         head.load_state_dict(dict(weights))
         found = cls(trained, head, choices, Form(settings["longest"], settings["ends"], settings["segments"]),
                     settings["pooling"], settings["visibility"])

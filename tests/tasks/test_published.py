@@ -1,0 +1,116 @@
+"""Published classifiers, read and written: the logits are those of `transformers`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.evaluation.small import WORDS, small
+from tests.tasks.test_tasks import labelled
+
+from bothways.errors import BothwaysError
+from bothways.families import folder as models
+from bothways.tasks import folder, published
+from bothways.tasks.classify import Options, Task, as_rows
+from bothways.tasks.tuning import TuneConfig
+from bothways.text.tokenizer import Tokenizer
+
+transformers = pytest.importorskip("transformers")
+CONFIG = TuneConfig(steps=15, batch=16, learning_rate=2e-3, head_rate=1e-2)
+SIZES = {"vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "intermediate_size": 48, "max_position_embeddings": 40, "pad_token_id": 0}
+DISTIL = {"vocab_size": 80, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 40}
+LABELS = {"num_labels": 3, "id2label": {0: "cat", 1: "dog", 2: "sees"}, "label2id": {"cat": 0, "dog": 1, "sees": 2}}
+MODELS = {
+    "BertForSequenceClassification": ("BertConfig", SIZES),
+    "RobertaForSequenceClassification": ("RobertaConfig", SIZES),
+    "DistilBertForSequenceClassification": ("DistilBertConfig", DISTIL),
+    "ModernBertForSequenceClassification": ("ModernBertConfig", {**SIZES, "cls_token_id": 1, "sep_token_id": 2}),
+    "LlamaForSequenceClassification": ("LlamaConfig", SIZES),
+    "Qwen3ForSequenceClassification": ("Qwen3Config", {**SIZES, "head_dim": 16}),
+}
+
+
+def logits_of(way, texts_ids):
+    """Ours, centred, for lists of ids."""
+    from bothways.evaluation.features import reading_example
+    from bothways.evaluation.rows import packed, reading
+
+    examples = [reading_example(ids, way.sees) for ids in texts_ids]
+    with reading(way.model):
+        return way.model(packed(examples, range(len(examples)), torch.device("cpu"))).numpy()
+
+
+def theirs(model, texts_ids):
+    with torch.no_grad():
+        return np.concatenate([model(torch.from_numpy(ids)[None]).logits.numpy() for ids in texts_ids])
+
+
+TEXTS = [np.array([1, 9, 30, 41, 7, 2]), np.array([1, 60, 13, 2])]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_published_classifier_is_read_with_the_same_logits(name, tmp_path):
+    torch.manual_seed(0)
+    config, sizes = MODELS[name]
+    model = getattr(transformers, name)(getattr(transformers, config)(**sizes, **LABELS)).eval()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3) if weight.dim() > 1 else None
+    model.save_pretrained(tmp_path / "their")
+    Tokenizer.words(WORDS).save(tmp_path / "their")
+    task = folder.load(tmp_path / "their", "classify")
+    assert task.labels == ("cat", "dog", "sees")
+    assert logits_of(task.way, TEXTS) == pytest.approx(theirs(model, TEXTS), abs=2e-5)
+    rows = as_rows(labelled(8))
+    assert task.predict_proba(rows).sum(1) == pytest.approx(1, abs=1e-5)
+    # and it goes out as it came, or as a task of ours
+    published.export(task, tmp_path / "again")
+    again = getattr(transformers, name).from_pretrained(tmp_path / "again").eval()
+    assert theirs(again, TEXTS) == pytest.approx(theirs(model, TEXTS), abs=2e-5)
+    ours = folder.load(folder.save(task, tmp_path / "ours"))
+    assert (ours.predict_proba(rows) == task.predict_proba(rows)).all()
+
+
+@pytest.mark.parametrize(("layout", "paradigm", "pooling", "between"), [
+    ("llama", "causal", "last", "none"), ("eurobert", "masked", "mean-all", "gelu")])
+def test_ours_are_written_as_the_published_class(layout, paradigm, pooling, between, tmp_path):
+    trained = small(paradigm, sharp=1.0)
+    task = Task.fit(trained, as_rows(labelled(40)), [], Options(pooling=pooling, between=between), CONFIG)
+    published.export(task, tmp_path / "out")
+    name = published.CLASSES[layout].name
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == [name]
+    model = getattr(transformers, name).from_pretrained(tmp_path / "out").eval()
+    assert model.config.id2label == {0: "cat", 1: "dog", 2: "sees"}
+    ids = [ids for ids, _ in task.way.form.ids(task.trained, as_rows(labelled(5)))]
+    assert logits_of(task.way, ids) == pytest.approx(theirs(model, ids), abs=2e-5)
+
+
+def test_bert_goes_on_from_its_pooler_and_is_written_back(tmp_path):
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(**SIZES)).eval()
+    model.save_pretrained(tmp_path / "their")
+    Tokenizer.words(WORDS).save(tmp_path / "their")
+    trained = models.load(tmp_path / "their")
+    config = TuneConfig(steps=1, learning_rate=1e-9, head_rate=1e-9)
+    task = Task.fit(trained, as_rows(labelled(10)), [], Options(pooling="first", between="tanh"), config)
+    assert torch.allclose(task.way.model.head.dense.weight, model.pooler.dense.weight, atol=1e-6)
+    published.export(task, tmp_path / "out")
+    again = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert logits_of(task.way, TEXTS) == pytest.approx(theirs(again, TEXTS), abs=2e-5)
+
+
+def test_what_has_no_published_class_is_refused(tmp_path):
+    rows = as_rows(labelled(20))
+    with pytest.raises(BothwaysError, match="only the way 'head'"):
+        published.export(Task.fit(None, rows, [], Options(way="bayes"), CONFIG), tmp_path / "out")
+    with pytest.raises(BothwaysError, match="tune with --pooling last --between none"):
+        published.export(Task.fit(small("causal"), rows, [], Options(), CONFIG), tmp_path / "out")
+    opened = Options(pooling="last", visibility="bidirectional")
+    with pytest.raises(BothwaysError, match="EuroBertForSequenceClassification has a head"):
+        published.export(Task.fit(small("causal"), rows, [], opened, CONFIG), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "config.json").write_text('{"architectures": ["XForSequenceClassification"], "model_type": "x"}')
+    with pytest.raises(BothwaysError, match="model type 'x', but those read here are bert"):
+        folder.load(tmp_path, "classify")
