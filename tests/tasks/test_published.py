@@ -29,7 +29,7 @@ MODELS = {
     "DistilBertForSequenceClassification": ("DistilBertConfig", DISTIL),
     "ModernBertForSequenceClassification": ("ModernBertConfig", {**SIZES, "cls_token_id": 1, "sep_token_id": 2}),
     "LlamaForSequenceClassification": ("LlamaConfig", SIZES),
-    "Qwen3ForSequenceClassification": ("Qwen3Config", {**SIZES, "head_dim": 16}),
+    "Qwen3ForSequenceClassification": ("Qwen3Config", {**SIZES, "head_dim": 16, "num_key_value_heads": 1}),
 }
 
 

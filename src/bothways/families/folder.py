@@ -96,13 +96,14 @@ def load(folder: str | Path, device: torch.device | str | None = None, dtype: to
             missing, unknown or of another shape. One sentence each.
     """
     dtype, bits = read_as(weights, dtype)
-    trained = _load(_model_of(Path(folder)), device, dtype)
+    trained = _load(_model_of(Path(folder)), device, dtype, beside)
     if bits is not None:
         compact(trained.network, bits)
     return trained
 
 
-def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | None) -> Trained:
+def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | None,
+          beside: Collection[str] | None) -> Trained:
     """The folder of a model, its weights as they are."""
     if (file := gguf_in(folder)) is not None:
         return _load_gguf(file, device, dtype)

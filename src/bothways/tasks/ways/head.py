@@ -97,7 +97,8 @@ class Head(nn.Module):
         """(n, D) to (n, labels)."""
         if self.dense is not None:
             pooled = self.dense(F.dropout(pooled, self.dropout, self.training))
-            pooled = {"tanh": torch.tanh, "relu": F.relu}.get(self.between, F.gelu)(pooled)
+            pooled = pooled.tanh() if self.between == "tanh" else pooled.relu() if self.between == "relu" \
+                else F.gelu(pooled)
             pooled = pooled if self.norm is None else self.norm(pooled)
         return self.out(F.dropout(pooled, self.dropout, self.training))  # type: ignore[no-any-return]
 
