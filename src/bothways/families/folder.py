@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +36,6 @@ from bothways.families.weights import Source, Weights, open_weights, weights_fil
 from bothways.families.wrapped import text_part, text_weights
 from bothways.model import LanguageModel, ModelConfig
 from bothways.model.compact import compact, read_as, whole
-from bothways.model.config import Head
 from bothways.objectives.base import Objective
 from bothways.text.tokenizer import Tokenizer
 
@@ -128,15 +126,15 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
     # 2. its weights say which parts there are; then its tokenizer, and its objective
     found = scaled.plain(open_weights(folder), stored, where)
     found = text_weights(found) if inside else found
-    if beside is not None:
-        found = Weights({name: entry for name, entry in found.stored.items() if name not in beside}, found.where)
+    if beside is not None and family is not None:
+        front = "" if family.head in found else family.prefix  # without its head it is a body
+        found = Weights({name.removeprefix(front): entry for name, entry in found.stored.items()
+                         if name not in beside}, found.where)
     if block is not None:
         specs: Sequence[Mapping[str, object]] = (block["objective"],)
     else:
         assert family is not None
         config = family.settled(config, found.keys())
-        if beside is not None and not config.tied and family.head not in found:
-            config = replace(config, head=Head(scores=False), tied=True)
         specs = family.objectives_of(config)
     foreign = block is None or bool(block.get("foreign", False))
     tokenizer = _tokenizer(folder, stored, config, foreign)

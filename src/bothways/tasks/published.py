@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +22,6 @@ from bothways.families import folder as folders
 from bothways.families.base import token_ids
 from bothways.families.files import read_json, write_json
 from bothways.families.weights import open_weights
-from bothways.model.config import Head as ModelHead
 from bothways.tasks.classify import Options, Task
 from bothways.tasks.ways import Choices
 from bothways.tasks.ways.head import Between, ByHead, Form, Head, Pooling
@@ -118,11 +116,8 @@ def export(task: Task, folder: str | Path) -> Path:
     if not isinstance(way, ByHead):
         raise BothwaysError(f"the way '{way.name}' has no published class: only the way 'head' is exported")
     trained, config = way.trained, way.trained.config
-    # a classifier's file has no head over the vocabulary: whether the body fits is asked without it
-    body = config if config.head.scores or families.fitting(config, trained.objective) is not None else \
-        replace(config, head=ModelHead())
     found = next((families.family(name, "") for name in dict.fromkeys([trained.layout or "", *CLASSES])
-                  if name in CLASSES and families.family(name, "").obstacle(body) is None
+                  if name in CLASSES and families.family(name, "").obstacle(config) is None
                   and _sees(families.family(name, "")) == repr(way.sees)), None)
     if found is None:
         raise BothwaysError("no published class for classification has this network in this visibility: known are "
@@ -133,8 +128,8 @@ def export(task: Task, folder: str | Path) -> Path:
                             f"this one has '{way.pooling}' and '{head.between}': tune with --pooling {kind.pooling} "
                             f"--between {kind.between}")
     # 1. weights
-    weights = found.export(folders.fused(trained.network), body)
-    kept = {name for link in found.links(body) for name in link.names.theirs
+    weights = found.export(folders.fused(trained.network), config)
+    kept = {name for link in found.links(config) for name in link.names.theirs
             if not link.ours.startswith(("head", "companions.next-sentence", "companions.pooled"))}
     names = {"dense": kind.dense, "out": kind.out, "norm": kind.norm}
     published = {_placed(name, found.model_type): tensor for name, tensor in weights.items() if name in kept}
@@ -145,7 +140,7 @@ def export(task: Task, folder: str | Path) -> Path:
     labels = dict(enumerate(task.labels))
     several = task.choices.several
     tokens = {name: value for name, value in token_ids(trained.vocabulary).items() if value is not None}
-    stored = {"architectures": [kind.name], "model_type": found.model_type, **tokens, **found.to_config(body),
+    stored = {"architectures": [kind.name], "model_type": found.model_type, **tokens, **found.to_config(config),
               **kind.facts, "id2label": {str(number): label for number, label in labels.items()},
               "label2id": {label: number for number, label in labels.items()},
               "problem_type": "multi_label_classification" if several else "single_label_classification",
@@ -178,7 +173,8 @@ def _labels(stored: Mapping[str, Any], out: Tensor) -> tuple[str, ...]:
 
 def _placed(name: str, model_type: str) -> str:
     """A body's tensor under the prefix that classes with a head have."""
-    body = getattr(families.family(model_type, ""), "body", "")
+    family = families.family(model_type, "")
+    body = getattr(family, "body", family.prefix)
     return name if not body or name.startswith(body) else body + name
 
 
