@@ -9,13 +9,12 @@ import pytest
 import torch
 from tests.evaluation.small import small
 
+from bothways.api import Model
 from bothways.batch import groups
 from bothways.errors import BothwaysError
 from bothways.evaluation.features import Tagged, pool, span_features, text_features
 from bothways.evaluation.rows import encoded, in_order, reading, rows, size
 from bothways.objectives.base import example as make
-from bothways.tasks.classify import Classifier
-from bothways.tasks.tag import Tagger
 from bothways.visibility import bidirectional, causal
 
 CPU = torch.device("cpu")
@@ -89,7 +88,7 @@ def test_what_is_refused():
 
 
 def test_means_are_summed_in_float32_and_a_text_without_words_has_one():
-    row = next(rows([3000, 2], of, CPU))[2]
+    row = next(rows([3000, 2], of, CPU, 4096))[2]
     states = torch.full((3002, 1), 1.01, dtype=torch.bfloat16)
     counted = torch.arange(3002) != 0
     assert (pool(states, row, counted) == states[0].float()).all()
@@ -103,8 +102,7 @@ def test_reading_puts_the_network_back_and_leaves_gradients_alone_between_rows()
     with reading(network):
         assert not network.training and torch.is_inference_mode_enabled()
     assert network.training
-    trained = small("masked")
-    stream = Classifier(trained.network, trained.tokenizer, "ab", bidirectional).train().each(iter(["cat"] * 3))
+    stream = Model(small("masked")).embed(iter(["cat"] * 3))
     next(stream)
     # a stream that is not read to its end changes nothing for whoever holds it
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
@@ -126,22 +124,8 @@ def test_whoever_reads_texts_gets_the_same_packed_alone_and_streaming(paradigm):
     alone = np.concatenate([text_features(trained, [text]) for text in texts])
     for tokens in (1, 16, 4096):
         assert text_features(trained, texts, tokens=tokens) == pytest.approx(alone, abs=1e-5)
-    # classification
-    model = Classifier(trained.network, trained.tokenizer, ["cat", "dog"], bidirectional)
-    with torch.no_grad():
-        model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
-    one_by_one = np.concatenate([model.log_probabilities([text]) for text in texts])
-    assert model.log_probabilities(texts, 16) == pytest.approx(one_by_one, abs=1e-5)
-    assert np.stack(list(model.each(iter(texts), 16))) == pytest.approx(one_by_one, abs=1e-5)
-    assert model.log_probabilities([]).shape == (0, 2)
-    # tagging, some texts without a span
+    # spans, some texts without one
     tagged = [Tagged(np.array([1, *trained.tokenizer.encode(text)]), spans) for text, spans in zip(texts, (
         ((1, 2, "x"), (2, 4, "y")), (), ((0, 9, "x"),), ((2, 3, "y"),), ((1, 2, "x"),), ()))]
     spans = np.concatenate([span_features(trained, [text]) for text in tagged])
     assert span_features(trained, tagged, tokens=8) == pytest.approx(spans, abs=1e-5)
-    tagger = Tagger(trained.network, ["x", "y"], bidirectional)
-    with torch.no_grad():
-        tagger.head.weight.normal_(generator=torch.Generator().manual_seed(0))
-    found = tagger.predict(tagged, 8)
-    assert found == [tagger.predict([text])[0] for text in tagged] == list(tagger.each(iter(tagged)))
-    assert [len(tags) for tags in found] == [2, 0, 1, 1, 1, 0]
