@@ -33,7 +33,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,hf,export,eval,structured,tensorboard]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,hf,export,eval,structured,tensorboard,peft]"
 	@touch $@
 
 $(REAL)/.installed: constraints.txt | $(STAMP)

@@ -47,7 +47,7 @@ def contenders(train: list[Row], encoder: str | None, words: tuple[str, ...], ep
         known = load(encoder, dtype=torch.float32)
         config = TuneConfig(epochs=3, learning_rate=1e-4, head_rate=5e-3, longest=64, by_length=True)
         found.append(Contender("nearest neighbours, encoder", known, Options(way="neighbours"), config))
-        found.append(Contender("head, frozen encoder", known, Options(), replace(config, moves="head", epochs=10)))
+        found.append(Contender("head, frozen encoder", known, Options(), replace(config, moves="head", epochs=4)))
         found += [Contender(f"head, encoder, {pooling} pooling", known, Options(pooling=pooling), config)
                   for pooling in ("mean", "first")]
     nets = {name: scratch(objective, tokenizer) for name, objective in (
