@@ -113,32 +113,39 @@ def of_layers(scores: Sequence[Score], name: str) -> list[float]:
 
 # ----------------------------------------------------------------------------------- the known source, layer by layer
 
-def known(groups: Groups, source: KnownSource) -> str:
-    """Probes, code lengths, identity and shape of every layer."""
+def one_network(one: Trained, tags: Sequence[Tagged], links: Sequence[Tagged], states: np.ndarray,
+                tokens: np.ndarray) -> dict[str, list[float]]:
+    """Every measure of every layer of one network."""
+    tag = layers.probe_layers(one, tags[:LEARNT], tags[LEARNT:], what="tag")
+    link = layers.probe_layers(one, links[:LEARNT], links[LEARNT:], what="relation", pairs=True, code=False)
+    return {"tag": of_layers(tag, "tag probe accuracy"), "tag selectivity": of_layers(tag, "tag probe selectivity"),
+            "code": of_layers(tag, "tag code length"), "relation": of_layers(link, "relation probe accuracy"),
+            "relation selectivity": of_layers(link, "relation probe selectivity"),
+            "identity": [similarity.token_identity(layer, tokens) for layer in states],
+            "cosine": [similarity.anisotropy(layer, False) for layer in states],
+            "centred": [similarity.anisotropy(layer) for layer in states],
+            "iso": [similarity.iso_score(layer) for layer in states]}
+
+
+def known(groups: Groups, source: KnownSource, arms: Path, probed: Sequence[str] = DRAWN) -> str:
+    """Probes, code lengths, identity and shape of every layer of some objectives; likeness of all."""
     tokenizer = source.tokenizer
     tags = [tagged_spans(tokenizer, *one) for one in source.tagged(SENTENCES, np.random.default_rng(11))]
     links = layers.edges(tokenizer, related(source, SENTENCES, np.random.default_rng(12)))
     texts = [Tagged(ids, tuple((place, place + 1, "") for place in range(1, len(ids) - 1)))
              for ids in source.sample(90, np.random.default_rng(13))]
     tokens = np.concatenate([text.ids[1:-1] for text in texts])
-    found: dict[str, dict[str, np.ndarray]] = {}
-    probed = {name: [(layers.probe_layers(one, tags[:LEARNT], tags[LEARNT:], what="tag"),
-                      layers.probe_layers(one, links[:LEARNT], links[LEARNT:], what="relation", pairs=True, code=False))
-                     for one in seeds] for name, seeds in groups.items()}
-    for key, which, name in (("tag", 0, "tag probe accuracy"), ("tag selectivity", 0, "tag probe selectivity"),
-                             ("code", 0, "tag code length"), ("relation", 1, "relation probe accuracy"),
-                             ("relation selectivity", 1, "relation probe selectivity")):
-        found[key] = {group: np.array([of_layers(one[which], name) for one in seeds])
-                      for group, seeds in probed.items()}
     states = {name: [layers.span_layers(one, texts) for one in seeds] for name, seeds in groups.items()}
-    found["identity"] = {name: np.array([[similarity.token_identity(layer, tokens) for layer in one] for one in seeds])
-                         for name, seeds in states.items()}
-    found["cosine"] = {name: np.array([[similarity.anisotropy(layer, False) for layer in one] for one in seeds])
-                       for name, seeds in states.items()}
-    found["centred"] = {name: np.array([[similarity.anisotropy(layer) for layer in one] for one in seeds])
-                        for name, seeds in states.items()}
-    found["iso"] = {name: np.array([[similarity.iso_score(layer) for layer in one] for one in seeds])
-                    for name, seeds in states.items()}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, seeds in ((name, groups[name]) for name in probed):
+        for seed, one in enumerate(seeds):
+            # a network that was measured is read the second time
+            kept = arms / f"layers-{name.split('(')[0]}-seed{seed}.json"
+            if not kept.is_file():
+                kept.write_text(json.dumps(one_network(one, tags, links, states[name][seed], tokens)), encoding="utf-8")
+            for key, values in json.loads(kept.read_text(encoding="utf-8")).items():
+                rows = found.setdefault(key, {})
+                rows[name] = np.array([*rows.get(name, []), values])
     (PICTURES / "representation_layers.svg").write_text(panels([
         panel("part of speech", found["tag"], 0.6, 1.0), panel("subject, object or neither", found["relation"]),
         panel("bits to send a tag", found["code"], 0.0),
@@ -161,12 +168,12 @@ def known(groups: Groups, source: KnownSource) -> str:
              shown(found["tag selectivity"][name][:, -1], 100, 1), shown(found["code"][name][:, -1], 1, 2),
              shown(found["relation"][name][:, -1], 100, 1), shown(found["identity"][name][:, -1], 1, 2),
              shown(found["cosine"][name][:, -1], 1, 2), shown(found["centred"][name][:, -1], 1, 3),
-             shown(found["iso"][name][:, -1], 1, 2)] for name in groups]
+             shown(found["iso"][name][:, -1], 1, 2)] for name in probed]
     return f"""## On the known source, layer by layer
 
 ![Probes, identity and shape by layer](pictures/representation_layers.svg)
 
-Bands are the range of the seeds. The last layer of every objective (mean, 95 % t interval over seeds):
+Bands are the range of the seeds. The last layer (mean, 95 % t interval over seeds; `--all` probes every objective):
 
 {table(("objective", "part of speech, %", "selectivity, points", "bits a tag", "verb and noun related, %",
         "token identity kept", "cosine of random pairs", "mean removed", "IsoScore"), rows)}
@@ -236,8 +243,9 @@ def f2(study: Path, groups: Groups, source: KnownSource) -> str:
 {table(("step", f"`{CAUSAL}`, %", f"`{MASKED}`, %", "causal minus masked, points"), rows)}
 
 Parts of speech from frozen last states, checkpoints at equal steps (about 2,040 tokens each), without cooling down.
-Early sign: {first}. Late sign (masked ahead): {later}. Crossing: {where}. A tag that hangs on what follows
-cannot be read from the left, so this task favours masked training from the start.
+Early sign: {first}. Late sign (masked ahead): {later}.
+Crossing: {where}. A tag that hangs on what follows cannot be read from the left, so this task
+favours masked training from the start.
 """
 
 
@@ -323,7 +331,8 @@ def f8(groups: Groups, source: KnownSource) -> str:
         "discriminative minus generative at 256, points", "late sign", "crossing"), out)}
 
 Topics of the known source, naive Bayes (multinomial on words, Gaussian on features) against logistic regression, 8
-draws of the labels.
+draws of the labels. Gaussian naive Bayes has to find a variance for each number of a state, in each class, from two
+texts at first.
 """
 
 
@@ -408,7 +417,8 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--arms", type=Path, default=Path("arms"))
     parser.add_argument("--entities", type=Path)
-    parser.add_argument("--only", help="measure these parts and write no page: layers, f2, f4, f8, f10, entities")
+    parser.add_argument("--only", help="measure these parts only: layers, f2, f4, f8, f10, entities")
+    parser.add_argument("--all", action="store_true", help="probe the layers of every objective, not of six")
     parser.add_argument("--page", type=Path, default=Path(__file__).parent / "representation.md")
     options = parser.parse_args()
     begin, source = time.perf_counter(), KnownSource(seed=0)
@@ -416,29 +426,25 @@ def main() -> None:
     held = json.loads((options.study / "data/text/questions.json").read_text(encoding="utf-8"))
     passages = [good for good, _, _ in held["pairs"]]
     parts: dict[str, Callable[[], str]] = {
-        "layers": lambda: known(groups, source), "f2": lambda: f2(options.study, groups, source),
+        "layers": lambda: known(groups, source, options.arms, list(groups) if options.all else DRAWN),
+        "f2": lambda: f2(options.study, groups, source),
         "f8": lambda: f8(groups, source), "f10": lambda: f10(groups, texts, source, passages),
         "f4": lambda: f4(groups, source, options.arms, options.study)}
     if options.entities is not None:
         parts["entities"] = lambda: entities(texts, options.entities)
     # what is done stays done: a part that was measured is read the second time
     options.arms.mkdir(parents=True, exist_ok=True)
-    sections = {}
-    chosen = options.only.split(",") if options.only else list(parts)
-    for name, part in parts.items():
-        if name not in chosen:
-            continue
+    for name in options.only.split(",") if options.only else parts:
         kept = options.arms / f"{name}.md"
         if not kept.is_file():
-            kept.write_text(part(), encoding="utf-8")
+            kept.write_text(parts[name](), encoding="utf-8")
             print(f"{time.perf_counter() - begin:6.1f} s  {name}", flush=True)
-        sections[name] = kept.read_text(encoding="utf-8")
-    if options.only:
-        return
+    sections = {name: (options.arms / f"{name}.md").read_text(encoding="utf-8") for name in parts
+                if (options.arms / f"{name}.md").is_file()}
     shape = groups[CAUSAL][0].config.shape
-    options.page.write_text(PAGE.format(layers=shape.layers, width=shape.width, known=sections["layers"],
-                                        findings="\n".join(sections[name] for name in ("f2", "f4", "f8", "f10")),
-                                        entities=sections.get("entities", "")), encoding="utf-8")
+    findings = "\n".join(sections[name] for name in ("f2", "f4", "f8", "f10") if name in sections)
+    options.page.write_text(PAGE.format(layers=shape.layers, width=shape.width, known=sections.get("layers", ""),
+                                        findings=findings, entities=sections.get("entities", "")), encoding="utf-8")
     print(f"{time.perf_counter() - begin:6.1f} s  {options.page}")
 
 

@@ -39,9 +39,12 @@ def svcca(one: np.ndarray, other: np.ndarray, kept: float = 0.99) -> float:
     bases = []
     for side in (one, other):
         centred = np.asarray(side, dtype=np.float64) - side.mean(0, dtype=np.float64)
-        left, values, _ = np.linalg.svd(centred, full_matrices=False)
-        share = np.cumsum(values ** 2) / max(float((values ** 2).sum()), 1e-300)
-        bases.append(left[:, :int(np.searchsorted(share, kept)) + 1])
+        # left singular vectors by the small side: n may be large
+        squares, right = np.linalg.eigh(centred.T @ centred)
+        squares, right = np.maximum(squares[::-1], 0.0), right[:, ::-1]
+        share = np.cumsum(squares) / max(float(squares.sum()), 1e-300)
+        some = slice(0, int(np.searchsorted(share, kept)) + 1)
+        bases.append(centred @ right[:, some] / np.sqrt(np.maximum(squares[some], 1e-300)))
     return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).clip(0, 1).mean())
 
 
