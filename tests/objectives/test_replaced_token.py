@@ -248,7 +248,7 @@ def test_a_generator_has_whole_heads(share, heads, width):
 def test_questions_are_answered_by_the_generator_alone():
     objective = make("replaced-token", PLAIN)
     model = network(objective)
-    trained = SimpleNamespace(network=model, objective=objective, vocabulary=PLAIN)
+    trained = SimpleNamespace(network=model, objective=objective, vocabulary=PLAIN, device=torch.device("cpu"))
     assert [way.name for way in ways(trained)] == ["generator"]
     hidden = np.isin(np.arange(24), [3, 4, 8])
     ids = windows(1)[0].ids

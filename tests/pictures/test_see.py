@@ -6,8 +6,10 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from tests.evaluation.small import small
 
 from bothways.cli import main, see
+from bothways.families.folder import save
 from bothways.objectives import known
 from bothways.text.tokenizer import Tokenizer
 from bothways.visibility import NAMED
@@ -24,7 +26,10 @@ def examples() -> list[str]:
 
 
 @pytest.mark.parametrize("line", examples())
-def test_the_examples_of_the_help_work_as_printed(capsys, line):
+def test_the_examples_of_the_help_work_as_printed(capsys, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for paradigm in ("causal", "masked"):
+        save(small(paradigm, Tokenizer.words("The cat sat on the mat")), tmp_path / "runs" / paradigm / "model")
     arguments = [quoted or bare for quoted, bare in re.findall(r'"([^"]*)"|(\S+)', line)][2:]
     code, out, err = called(capsys, *arguments)
     assert code == 0 and out and not err
