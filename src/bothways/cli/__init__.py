@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "train": "train one model on your text, for a budget of time, tokens, FLOPs or steps",
     "tune": "tune a model to a task on your labelled data",
     "classify": "put texts into classes, with a tuned model",
+    "rewrite": "write texts anew (translate, summarise, mend), with a tuned model",
     "generate": "write on from a prompt, with any trained model",
     "fill": "fill the blanks in a text",
     "embed": "turn texts into vectors",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
+
+if TYPE_CHECKING:
+    from bothways.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,12 @@ class Asked:
     """cpu, cuda, cuda:1."""
 
 
-def run_task(kind: str, options: Asked) -> int:
-    """Load the task, ask it, write its answers; the exit code is 1 where rows had to be left out."""
+def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None = None) -> int:
+    """Load the task, ask it, write its answers; the exit code is 1 where rows had to be left out.
+
+    Args:
+        changed: the task as this call wants it, from the one that was loaded.
+    """
     import json
     import sys
 
@@ -45,6 +54,7 @@ def run_task(kind: str, options: Asked) -> int:
                             "give texts in the call, or a file of rows with --data")
     # 2. load and ask
     task = load(options.folder, kind, options.device)
+    task = task if changed is None else changed(task)
     if options.data is not None:
         rows = rows_to_ask(task, options.data, named_columns(options.columns))
     else:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, str] = {
     "classify": "texts, or pairs of texts, into one class or several",
+    "rewrite": "one text as another: translating, summarising, simplifying, mending code",
 }
 """Every kind of task and what it does; the kind's module is imported when it is asked for."""
 
