@@ -31,6 +31,7 @@ from bothways.families.files import read_json, write_json
 from bothways.families.foreign import ForeignTokenizer
 from bothways.families.gguf_file import Gguf, gguf_in
 from bothways.families.gguf_tokenizer import settings_of, tokenizer_of
+from bothways.families.mapped import mapped
 from bothways.families.trained import Trained
 from bothways.families.weights import Source, Weights, open_weights, weights_file
 from bothways.families.wrapped import text_part, text_weights
@@ -215,7 +216,8 @@ def _model_of(folder: Path) -> Path:
 def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str, dtype: torch.dtype | None = None) -> None:
     """Read tensors into a network that was built without numbers; every entry on both sides is accounted for.
 
-    Each is read straight to its place, so that nothing but the network is ever in memory.
+    A large one that needs no change stays in its file (`families.mapped` says what that asks of the file); each of the
+    others is read straight to its place, so that nothing but the network is ever in memory.
 
     Args:
         weights: tensors in memory, or what a file (or a family, of one) gives.
@@ -227,22 +229,29 @@ def fill(network: LanguageModel, weights: Mapping[str, Tensor], where: str, dtyp
     account(source, set(expected), where)
     for name in source:
         check_shape(name, source.shape(name), expected[name].shape, where)
-    _allocate(network, dtype or source.dtype)
+    dtype, parts = dtype or source.dtype, dict(network.named_parameters(remove_duplicate=False))
+    found = {name: mapped(source.pieces(name), expected[name].shape, dtype) for name in source if name in parts}
+    there = {name: one for name, one in found.items() if one is not None}
+    _allocate(network, dtype, there)
     with ThreadPoolExecutor(READERS) as readers:
-        for done in [readers.submit(source.read_into, *one) for one in network.state_dict().items()]:
+        missing = [one for one in network.state_dict().items() if one[0] not in there]
+        for done in [readers.submit(source.read_into, *one) for one in missing]:
             done.result()
 
 
-def _allocate(network: LanguageModel, dtype: torch.dtype) -> None:
-    """Give a network of the meta device memory; what two modules share stays shared.
+def _allocate(network: LanguageModel, dtype: torch.dtype, there: Mapping[str, Tensor]) -> None:
+    """Give a network of the meta device memory, or what is there; what two modules share stays shared.
 
     What is no weight keeps its own number format.
     """
     made: dict[int, torch.nn.Parameter] = {}
-    for module in network.modules():
+    for path, module in network.named_modules():
         for name, one in module._parameters.items():
             if one is not None:
-                made.setdefault(id(one), torch.nn.Parameter(torch.empty(one.shape, dtype=dtype)))
+                memory = there.get(f"{path}.{name}" if path else name)
+                if id(one) not in made:
+                    memory = torch.empty(one.shape, dtype=dtype) if memory is None else memory
+                    made[id(one)] = torch.nn.Parameter(memory)
                 module._parameters[name] = made[id(one)]
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:

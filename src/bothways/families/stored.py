@@ -1,7 +1,8 @@
 """Where each tensor lies in a weights file, found without reading it, and read straight into the memory it is for.
 
-A file is never mapped: a tensor is read at its place with one call of the operating system, so that what a process
-holds is the network and nothing of the file. Both formats are checked by their own libraries first.
+A tensor is read at its place with one call of the operating system, so that what a process holds is the network and
+nothing of the file (a large one that needs no change is not read at all: `mapped`). Both formats are checked by their
+own libraries first.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Stored:
     decode: Decode | None = None
     ready: Tensor | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether its numbers stand in the file as they are, one behind the other."""
+        return all(other is None for other in (self.decode, self.stride, self.ready))
+
     def read(self) -> Tensor:
         """The tensor, in memory of its own (or the file's, where it was read as a whole)."""
         if self.ready is not None:
@@ -66,9 +72,8 @@ class Stored:
 
     def read_into(self, target: Tensor) -> None:
         """Fill `target`, of the same shape; without a copy on the way where format and layout agree."""
-        plain = all(other is None for other in (self.decode, self.stride, self.ready))
         same = target.dtype == self.dtype and target.is_contiguous() and target.device.type == "cpu"
-        if plain and same:
+        if self.plain and same:
             self._bytes_into(_as_bytes(target))
         else:
             target.copy_(self.read())

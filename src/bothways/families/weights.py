@@ -35,6 +35,10 @@ class Source(Mapping[str, Tensor], ABC):
     def read_into(self, name: str, target: Tensor) -> None:
         """Fill `target`, of that shape, without a copy of the tensor on the way where that can be done."""
 
+    @abstractmethod
+    def pieces(self, name: str) -> Sequence[Stored]:
+        """What a tensor is made of in files, one under the other; nothing where it is changed on the way."""
+
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
@@ -81,6 +85,9 @@ class Weights(Source):
 
     def read_into(self, name: str, target: Tensor) -> None:
         self.stored[name].read_into(target)
+
+    def pieces(self, name: str) -> Sequence[Stored]:
+        return (self.stored[name],)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,6 +136,10 @@ class Joined(Source):
             else:
                 place.copy_(part.change(self.weights[part.name]))
             row += part.rows
+
+    def pieces(self, name: str) -> Sequence[Stored]:
+        parts = self.parts[name]
+        return [] if any(part.change for part in parts) else [self.weights.stored[part.name] for part in parts]
 
     @property
     def dtype(self) -> torch.dtype:
