@@ -54,14 +54,16 @@ def test_a_grid_is_skewed_without_a_copy():
 
 
 @pytest.mark.parametrize("shared", [4, 2, 1])
-@pytest.mark.parametrize("lengths", [(5, 5), (7, 2, 6, 7), (9,)], ids=str)
+@pytest.mark.parametrize("lengths", [(5, 5), (7, 2, 6, 7), (9,), (13, 13)], ids=str)
 @pytest.mark.parametrize("scattered", [False, True], ids=["in order", "anywhere"])
-def test_terms_are_their_formulas(lengths, scattered, shared):
+@pytest.mark.parametrize("learned", [False, True])
+def test_terms_are_their_formulas(lengths, scattered, shared, learned):
     fields = fields_of(*lengths, scattered=scattered)
     plan = render(bidirectional & same_document, fields, None, CPU)
     rows = torch.randn(len(fields["index"]), HEADS + 2 * shared, SIZE, dtype=torch.float64)
     keys, queries, shift, other = leaves = [leaf.detach() for leaf in leaves_of()]
-    sums = added(rows, None, plan, Scoring(HEADS, 1.0, some_terms(leaves)))
+    with torch.set_grad_enabled(learned):
+        sums = added(rows, None, plan, Scoring(HEADS, 1.0, some_terms(leaves)))
     slots, real = torch.arange(len(rows)), torch.ones(plan.query_slots, dtype=torch.bool)
     if plan.queries.take is not None:
         slots, real[plan.queries.spare] = plan.queries.take, False
@@ -97,6 +99,18 @@ def test_every_kernel_adds_them_with_their_gradients(kernel, lengths, visibility
     assert all(grad.abs().max() > 0 for grad in results[1])
     for ours, dense in zip(*results, strict=True):
         torch.testing.assert_close(ours, dense)
+
+
+@pytest.mark.parametrize("asked, told, apart", [(30, 30, 0), (1, 40, 39), (5, 30, 25), (7, 30, 2), (20, 9, -3)])
+def test_products_with_shared_vectors_are_spread_over_all_pairs(asked, told, apart):
+    term = some_terms([leaf.detach() for leaf in leaves_of()])[0]
+    queries = torch.randn(2, HEADS, asked, SIZE, dtype=torch.float64)
+    keys = torch.randn(2, HEADS, told, SIZE, dtype=torch.float64)
+    with torch.no_grad():
+        assert term._shared(asked + told - 1) and not term._shared(17)
+    assert not term._shared(asked + told - 1)
+    for ours, view in zip(term._spread(queries, keys, apart), term._skewed(queries, keys, apart), strict=True):
+        torch.testing.assert_close(ours, view)
 
 
 def test_log_buckets_are_those_of_debertav3():

@@ -65,8 +65,32 @@ class ByDistance(NamedTuple):
         queries = queries if self.shift is None else queries + self.shift.unsqueeze(1)
         keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1) if self.queries is not None else keys
         apart = call.apart
-        products = self._picked(queries, keys, call) if apart is None else self._skewed(queries, keys, apart)
+        if apart is None:
+            products = self._picked(queries, keys, call)
+        elif self._shared(queries.shape[2] + keys.shape[2] - 1):
+            products = self._spread(queries, keys, apart)
+        else:
+            products = self._skewed(queries, keys, apart)
         return (products[0] if len(products) == 1 else products[0] + products[1]).transpose(0, 1)
+
+    def _shared(self, span: int) -> bool:
+        """Whether most of so many distances share their vectors and nothing is learned: a gather's way back is slow."""
+        vectors = self.keys if self.keys is not None else self.queries
+        return vectors is not None and 2 * len(vectors) <= span and not torch.is_grad_enabled()
+
+    def _spread(self, queries: Tensor, keys: Tensor, apart: int) -> list[Tensor]:
+        """As `_skewed`, from products with each vector once: a pair's place in them is the same in all heads and texts.
+        """
+        asked, told, far = queries.shape[2], keys.shape[2], len(self.row) // 2
+        size, products = (queries.shape[1], queries.shape[0]), []
+        if self.keys is not None:
+            # query i meets key j at row[far + apart + i - j]: from one query to the next all rows move on by one
+            rows = self.row[far + apart - told + 1:far + apart + asked].flip(0).unfold(0, told, 1).flip(0)
+            products.append(met(queries, self.keys).gather(-1, rows.expand(*size, -1, -1)))
+        if self.queries is not None:
+            rows = self.row[far + apart - told + 1:far + apart + asked].unfold(0, asked, 1).flip(0)
+            products.append(met(keys, self.queries).gather(-1, rows.expand(*size, -1, -1)).transpose(-2, -1))
+        return products
 
     def _skewed(self, queries: Tensor, keys: Tensor, apart: int) -> list[Tensor]:
         """Both products (H, B, Lq, Lk) where places rise by one: the first query is `apart` behind the first key."""
