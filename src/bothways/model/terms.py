@@ -74,7 +74,7 @@ class ByDistance(NamedTuple):
         return (products[0] if len(products) == 1 else products[0] + products[1]).transpose(0, 1)
 
     def _shared(self, span: int) -> bool:
-        """Whether most of so many distances share their vectors and nothing is learned: a gather's way back is slow."""
+        """Whether so many distances share their vectors two and two at least, and nothing is learned from them."""
         vectors = self.keys if self.keys is not None else self.queries
         return vectors is not None and 2 * len(vectors) <= span and not torch.is_grad_enabled()
 
