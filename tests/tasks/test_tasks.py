@@ -10,8 +10,7 @@ import torch
 from tests.evaluation.small import PARADIGMS, small
 
 from bothways.errors import BothwaysError
-from bothways.evaluation.features import Tagged, tagged_tokens
-from bothways.tasks import asking, classify, rewrite, tag
+from bothways.tasks import asking, classify, rewrite
 from bothways.tasks.tuning import TuneConfig, batches, schedule
 
 QUICK = TuneConfig(steps=40, batch=16, learning_rate=2e-3, head_rate=1e-2)
@@ -62,33 +61,6 @@ def test_a_classifier_of_one_class_is_refused():
         classify.classification(small("causal"), [("a", "x"), ("b", "x")], [("c", "x")], QUICK)
     with pytest.raises(BothwaysError, match="'steps' is 0"):
         TuneConfig(steps=0)
-
-
-def tagged(n: int, trained, seed: int = 0) -> list[Tagged]:
-    """The tag of the first word hangs on the word behind it."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(n):
-        ids = np.concatenate([[trained.vocabulary.bos], rng.integers(44, 52, 3)])
-        rows.append(tagged_tokens(ids, [None, "low" if ids[2] < 48 else "high", None, None]))
-    return rows
-
-
-def test_right_context_is_learned_only_by_who_sees_it():
-    trained = small("causal", sharp=1.0)
-    config, seen = replace(QUICK, steps=200, batch=32, learning_rate=4e-3), {}
-    for name in ("causal", "bidirectional"):
-        seen[name] = tag.tagging(trained, tagged(400, trained), tagged(100, trained, 1), config, visibility=name)[0]
-    assert seen["bidirectional"].value > 0.9 and seen["causal"].value < 0.7
-    assert seen["causal"].mode == "causal" and seen["causal"].n == 100
-
-
-def test_tags_come_back_in_the_order_of_texts_and_spans():
-    trained = small("masked", sharp=1.0)
-    rows = [Tagged(np.array([1, 44 + i % 8, 50, 44 + i % 3]), ((1, 2, str(i % 8)), (3, 4, str(i % 3))))
-            for i in range(64)]
-    model = tag.fine_tune(trained, rows, TuneConfig(steps=60, batch=32, learning_rate=2e-3, head_rate=1e-2))
-    assert model.predict(rows, tokens=10) == [[str(i % 8), str(i % 3)] for i in range(64)]
 
 
 def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:

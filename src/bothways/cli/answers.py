@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -31,11 +31,13 @@ class Asked:
     """cpu, cuda, cuda:1."""
 
 
-def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None = None) -> int:
+def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None = None,
+             items: Sequence[Any] | None = None) -> int:
     """Load the task, ask it, write its answers; the exit code is 1 where rows had to be left out.
 
     Args:
         changed: the task as this call wants it, from the one that was loaded.
+        items: what the call asks, where that is more than its texts.
     """
     import json
     import sys
@@ -49,8 +51,9 @@ def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None =
     # 1. check the call before anything is loaded
     if options.out is not None:
         check_name(options.out)
-    if bool(options.text) == (options.data is not None):
-        raise BothwaysError("give texts in the call or with --data, not both" if options.text else
+    texts = list(options.text) if items is None else list(items)
+    if bool(texts) == (options.data is not None):
+        raise BothwaysError("give texts in the call or with --data, not both" if texts else
                             "give texts in the call, or a file of rows with --data")
     # 2. load and ask
     task = load(options.folder, kind, options.device)
@@ -58,7 +61,7 @@ def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None =
     if options.data is not None:
         rows = rows_to_ask(task, options.data, named_columns(options.columns))
     else:
-        texts = sys.stdin.read().splitlines() if options.text == ("-",) else list(options.text)
+        texts = sys.stdin.read().splitlines() if texts == ["-"] else texts
         rows = Rows.of([task.asked(text) for text in texts], "the call")
     records = answered(task, rows)
     # 3. write what was answered

@@ -10,8 +10,8 @@ the options of that task. The folder is used by the command of the task's name: 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +28,7 @@ class Options:
     """What every task is told."""
 
     data: Path
-    """The rows to learn from: .csv, .tsv or .jsonl, also .gz."""
+    """The rows to learn from: .csv, .tsv, .jsonl, .json or .conll, also .gz."""
     out: Path
     """The folder to write."""
     task: str = "classify"
@@ -58,16 +58,19 @@ def options_for(arguments: Sequence[str]) -> type[Any]:
     name = next((after for one, after in itertools.pairwise(arguments) if one == "--task"), None) or \
         next((one.partition("=")[2] for one in arguments if one.startswith("--task=")), None)
     flat = tyro.conf.OmitArgPrefixes
-    fields: list[Any] = [("tuning", flat[TuneConfig], field(default_factory=recipe))]
-    if name is not None or not {"-h", "--help"} & set(arguments):
-        own = tasks.kind(name or Options.task).Options
-        fields.insert(0, ("own", flat[own], field(default_factory=own)))
+    if name is None and {"-h", "--help"} & set(arguments):
+        fields: list[Any] = [("tuning", flat[TuneConfig], field(default_factory=recipe))]
+    else:
+        kind = tasks.kind(name or Options.task)
+        fields = [("own", flat[kind.Options], field(default_factory=kind.Options)),
+                  ("tuning", flat[TuneConfig], field(default_factory=lambda: recipe(kind.recipe)))]
     return make_dataclass("Options", fields, bases=(Options,), frozen=True, kw_only=True)
 
 
-def recipe() -> TuneConfig:
-    """What suits published weights and a few thousand rows or fewer."""
-    return TuneConfig(epochs=6.0, learning_rate=1e-4, head_rate=5e-3, by_length=True, precision="auto", longest=128)
+def recipe(of_kind: Mapping[str, Any] | None = None) -> TuneConfig:
+    """What suits published weights and a few thousand rows or fewer, with what a kind of task wants otherwise."""
+    common = TuneConfig(epochs=6.0, learning_rate=1e-4, head_rate=5e-3, by_length=True, precision="auto", longest=128)
+    return replace(common, **(of_kind or {}))
 
 
 def run(options: Any) -> int:

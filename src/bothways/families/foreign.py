@@ -84,6 +84,18 @@ class ForeignTokenizer:
             check_characters([text])
             raise
 
+    def offsets(self, text: str, reserved: bool = True) -> list[tuple[int, int]]:
+        """The characters `[start, end)` of `text` that each token of `encode(text, reserved)` stands for.
+
+        Raises:
+            BothwaysError: with `reserved`, a `<mask>` in the text that the folder spells otherwise.
+        """
+        core = self._core()
+        if reserved and "<mask>" in text and core.token_to_id("<mask>") is None:
+            raise BothwaysError("characters cannot be told of a text with <mask> in it, which this folder spells "
+                                "otherwise: leave it out")
+        return list((core if reserved else self._unreserved).encode(text, add_special_tokens=False).offsets)
+
     def encode_batch(self, texts: Sequence[str], reserved: bool = True) -> list[list[int]]:
         """`encode` for many texts."""
         return [self.encode(text, reserved) for text in texts]

@@ -9,7 +9,8 @@ calls), `predicting` asks a tuned task, and `base.Task` is what a kind must be.
 
 1. `roles`: the columns it reads, and `row(values)`: one record as a row of its own type, or `BadRow("why")`;
    `key(row)`: the text by which duplicates are found; `group(row)`: its label, if splits should keep shares of it.
-2. `Options`: a frozen dataclass of its own choices, whose fields become options of `bothways tune --task <kind>`.
+2. `Options`: a frozen dataclass of its own choices, whose fields become options of `bothways tune --task <kind>`; and
+   `recipe`, where other defaults of the loop suit it.
 3. `fit(trained, train, dev, options, config, watch)`: a tuned task, from a copy of the network.
 4. `predict(rows)` and `predict_proba(rows)`; `outputs(rows)`: what a line of `predictions.csv` says of each.
 5. `scores(rows)`: `evaluation.score.Score`s with items, the principal one (by which seeds are compared) first.
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 KINDS: dict[str, str] = {
     "classify": "texts, or pairs of texts, into one class or several",
     "rewrite": "one text as another: translating, summarising, simplifying, mending code",
+    "answer": "the span of a context that answers a question, or none",
+    "similarity": "how alike two texts are, or whether they belong together",
+    "tag": "a tag for every word of a text, such as the names in it",
 }
 """Every kind of task and what it does; the kind's module is imported when it is asked for."""
 

@@ -29,6 +29,8 @@ class Task(ABC):
     kind: ClassVar[str]
     roles: ClassVar[tuple[Role, ...]]
     Options: ClassVar[type[Any]]
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    """Options of the loop whose defaults in `bothways tune` are others for this kind."""
     trained: Trained | None
 
     # --- 1. rows ---

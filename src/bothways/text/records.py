@@ -1,4 +1,4 @@
-"""Records of CSV, TSV and JSON-lines files (also `.gz`), one at a time; a damaged one costs its line alone."""
+"""Records of CSV, TSV, JSON-lines, JSON and CoNLL files (also `.gz`), one at a time; a damaged one costs its line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def records(path: Path) -> Iterator[tuple[int, Record | str]]:
         return _csv(path, "\t" if kind == "tsv" else ",")
     if kind in ("jsonl", "ndjson"):
         return _json(path)
-    raise BothwaysError(f"'{path}': records are read from .csv, .tsv or .jsonl files (also .gz)")
+    if kind in ("conll", "bio", "iob"):
+        return _conll(path)
+    if kind == "json":
+        return _whole_json(path)
+    raise BothwaysError(f"'{path}': records are read from .csv, .tsv, .jsonl, .json or .conll files (also .gz)")
 
 
 def sound_records(path: Path) -> Iterator[tuple[str, Record]]:
@@ -71,6 +75,67 @@ def _json(path: Path) -> Iterator[tuple[int, Record | str]]:
             f"a JSON object with named fields is wanted, not {type(record).__name__}")
     if number == 0:
         raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+
+
+def _conll(path: Path) -> Iterator[tuple[int, Record | str]]:
+    """Sentences of a CoNLL file: a word a line, its tag in the last column, a blank line between sentences.
+
+    Columns are parted by tabs, or by spaces where a line has no tab. Each sentence is a record of `tokens` and `tags`
+    (no tags where no line has any), with the number of its first line. Lines `-DOCSTART-` are no words.
+    """
+    number, first = 0, 0
+    words: list[str] = []
+    tags: list[str | None] = []
+
+    def sentence() -> Record | str:
+        if all(tag is None for tag in tags):
+            return {"tokens": list(words)}
+        if None in tags:
+            return f"the word in line {first + tags.index(None)} has no tag"
+        return {"tokens": list(words), "tags": list(tags)}
+
+    for number, line in enumerate(lines(path), start=1):
+        line = line.rstrip("\r\n")
+        if line.strip() and not line.startswith("-DOCSTART-"):
+            cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+            first = first if words else number
+            words.append(cells[0])
+            tags.append(cells[-1] if len(cells) > 1 and cells[-1] else None)
+        elif words:
+            yield first, sentence()
+            words, tags = [], []
+    if words:
+        yield first, sentence()
+    if number == 0:
+        raise BothwaysError(f"'{path}' is empty: name a file that holds text")
+
+
+def _whole_json(path: Path) -> Iterator[tuple[int, Record | str]]:
+    """Records of one JSON document, counted from 1: a list of objects, or SQuAD's nested layout, a record a question.
+
+    SQuAD's (arXiv 1606.05250) is {"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}.
+    """
+    try:
+        data = json.loads("".join(lines(path)))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BothwaysError(f"'{path}' is no JSON document ({error}): mend it, or name it .jsonl if every line is a "
+                            "record") from None
+    data = data.get("data") if isinstance(data, dict) else data
+    if not isinstance(data, list) or not data:
+        raise BothwaysError(f"'{path}' holds no list of records, and none under 'data'")
+    number = 0
+    for entry in data:
+        if not (isinstance(entry, dict) and isinstance(entry.get("paragraphs"), list)):
+            number += 1
+            yield number, entry if isinstance(entry, dict) else (
+                f"an object with named fields is wanted, not {type(entry).__name__}")
+            continue
+        for paragraph in entry["paragraphs"]:
+            sound = isinstance(paragraph, dict) and isinstance(paragraph.get("qas"), list)
+            for question in paragraph["qas"] if sound else [None]:
+                number += 1
+                yield number, {"context": paragraph.get("context"), **question} if isinstance(question, dict) else (
+                    "a paragraph without a list 'qas' of questions")
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Record | str]]:

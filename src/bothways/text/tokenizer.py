@@ -194,12 +194,14 @@ class Tokenizer:
             check_characters(texts)
             raise
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """The characters `[start, end)` of `text` that each token of `encode(text)` stands for, leading space included.
+    def offsets(self, text: str, reserved: bool = True) -> list[tuple[int, int]]:
+        """The characters `[start, end)` of `text` that each token of `encode(text, reserved)` stands for, leading space
+        included.
 
         A character that is spread over several tokens belongs to each of them.
         """
-        return list(self.core.encode(text, add_special_tokens=False).offsets)
+        core = self.core if reserved else self._unreserved
+        return list(core.encode(text, add_special_tokens=False).offsets)
 
     def decode(self, ids: Iterable[int], skip_reserved: bool = True) -> str:
         """The text of `ids`; exactly the text that was encoded, unless this is a word-level tokenizer.
