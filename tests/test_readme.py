@@ -11,7 +11,7 @@ import pytest
 from bothways.cli import COMMANDS, main
 
 README = Path(__file__).parents[1] / "README.md"
-SHORT = {"--budget": "6 steps", "--seeds": "1", "--max-new-tokens": "4"}
+SHORT = {"--budget": "6 steps", "--seeds": "1", "--max-new-tokens": "4", "--steps": "4"}
 """What replaces the value of an option here, so that the whole page runs in about a minute."""
 
 
