@@ -183,6 +183,28 @@ def test_an_unknown_family_is_refused(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "what"),
+    [
+        ("hidden_size", "wide", "hidden_size 'wide', which is of another kind than LlamaForCausalLM takes"),
+        ("num_hidden_layers", [2], r"num_hidden_layers \[2\], which is of another kind"),
+        ("rms_norm_eps", {"a": 1}, "rms_norm_eps {'a': 1}, which is of another kind"),
+        ("rope_parameters", [1], r"rope_parameters \[1\], which is of another kind"),
+        ("hidden_size", float("inf"), "cannot convert float infinity to integer"),
+        ("num_attention_heads", 0, "another kind|heads"),
+        ("num_hidden_layers", 10**9, "describes 1,000,000,000 layers: correct it"),
+        ("model_type", ["llama"], "which is not known here"),
+    ],
+)
+def test_entries_of_another_kind(trained: Trained, tmp_path: Path, entry: str, value: object, what: str) -> None:
+    folder = save(trained, tmp_path / "model", layout="llama")
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["bothways"]
+    (folder / "config.json").write_text(json.dumps({**stored, entry: value}))
+    with pytest.raises(BothwaysError, match=what):
+        load(folder)
+
+
 def test_an_objective_for_another_stack_is_refused(folder: Path) -> None:
     change(folder, objective={"name": "denoising"})
     with pytest.raises(BothwaysError, match="describes one tower, but the objective 'denoising' is for two towers"):

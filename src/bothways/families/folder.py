@@ -27,6 +27,7 @@ from bothways.families.as_read import AsRead
 from bothways.families.base import Family, account, check_shape, token_ids
 from bothways.families.blank import build
 from bothways.families.card import model_card
+from bothways.families.careful import read_config
 from bothways.families.files import read_json, write_json
 from bothways.families.foreign import ForeignTokenizer
 from bothways.families.gguf_file import Gguf, gguf_in
@@ -113,7 +114,7 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
     if block is None:
         family: Family | None = families.recognised({**stored, "model_type": _model_type(folder, stored)}, where)
         assert family is not None
-        config, report = family.from_config(stored, where), {}
+        config, report = read_config(family, stored, where), {}
     else:
         if not isinstance(block, dict) or block.get("format") != FORMAT:
             found = block.get("format") if isinstance(block, dict) else block
@@ -161,7 +162,7 @@ def _load_gguf(file: Path, device: torch.device | str | None, dtype: torch.dtype
     content = Gguf(file)
     stored, family = content.config, families.family(content.architecture.model_type, str(file))
     assert family is not None
-    config = family.from_config(stored, str(file))
+    config = read_config(family, stored, str(file))
     config = family.settled(config, content.named(_published(family, config)))
     weights = content.weights(_published(family, config), config)
     try:
