@@ -39,19 +39,19 @@ def _culprit(family: Family, stored: Mapping[str, Any], where: str) -> str | Non
     """The entry without which, or with a number in whose place, the config can be read; none where that is not one."""
     for name, value in stored.items():
         rest = {other: one for other, one in stored.items() if other != name}
-        if _reads(family, rest, where, refusals=False):
+        if _reads(family, rest, where):
             return name
-        if not isinstance(value, int | float) and _reads(family, {**rest, name: 8}, where, refusals=True):
+        if not isinstance(value, int | float) and _reads(family, {**rest, name: 8}, where, name):
             return name
     return None
 
 
-def _reads(family: Family, stored: Mapping[str, Any], where: str, refusals: bool) -> bool:
-    """Whether the family reads it, or at least refuses it in a sentence of its own."""
+def _reads(family: Family, stored: Mapping[str, Any], where: str, tried: str | None = None) -> bool:
+    """Whether the family reads it, or at least refuses it for something else than the entry that is tried."""
     try:
         family.from_config(stored, where)
-    except BothwaysError:
-        return refusals
+    except BothwaysError as error:
+        return tried is not None and tried not in str(error)
     except _WRONG:
         return False
     return True

@@ -123,6 +123,10 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
         needed = [name for name in ("model", "objective", "layout") if name not in block]
         if needed:
             raise BothwaysError(f"{where} lacks {', '.join(needed)} in its \"bothways\" block")
+        kinds = {"model": dict, "layout": str, "report": dict}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(block.get(name, kind()), kind)]:
+            raise BothwaysError(f"{where} holds something else than this version writes under "
+                                f"{', '.join(wrong)} in its \"bothways\" block: save the model again")
         family = None if block["layout"] == OWN else families.family(block["layout"], where)
         config, report = settings.from_data(block["model"], where), block.get("report", {})
     # 2. its weights say which parts there are; then its tokenizer, and its objective
