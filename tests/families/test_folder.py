@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -192,7 +193,8 @@ def test_an_unknown_family_is_refused(folder: Path) -> None:
         ("rope_parameters", [1], r"rope_parameters \[1\], which is of another kind"),
         ("hidden_size", float("inf"), "cannot convert float infinity to integer"),
         ("num_attention_heads", 0, "another kind|heads"),
-        ("num_hidden_layers", 10**9, "describes 1,000,000,000 layers: correct it"),
+        ("num_hidden_layers", 10**9, "shape.layers is 1,000,000,000, but must be at most 10,000"),
+        ("rms_norm_eps", float("nan"), "norm.epsilon is nan, but must be a number that ends"),
         ("model_type", ["llama"], "which is not known here"),
     ],
 )
@@ -202,6 +204,77 @@ def test_entries_of_another_kind(trained: Trained, tmp_path: Path, entry: str, v
     del stored["bothways"]
     (folder / "config.json").write_text(json.dumps({**stored, entry: value}))
     with pytest.raises(BothwaysError, match=what):
+        load(folder)
+
+
+def test_an_endless_base_of_places(trained: Trained, tmp_path: Path) -> None:
+    folder = save(trained, tmp_path / "model", layout="llama")
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["bothways"]
+    for base, why in ((float("nan"), "must be a number that ends"), (-1.0, "must be above 0")):
+        plain = {**stored, "rope_theta": base, "rope_parameters": None}
+        (folder / "config.json").write_text(json.dumps(plain))
+        with pytest.raises(BothwaysError, match=f"position.base is {base}, but {why}"):
+            load(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what"),
+    [
+        ("shape.vocabulary", "x", "'shape.vocabulary' is \"x\", not a whole number"),
+        ("shape.width", True, "'shape.width' is true, not a whole number"),
+        ("shape.key_heads", 1.5, "'shape.key_heads' is 1.5, not a whole number or null"),
+        ("shape", [1, 2], r"'shape' is \[1, 2\], not a group of choices"),
+        ("shape", None, "'shape' is null, not a group of choices"),
+        ("norm.epsilon", "small", "'norm.epsilon' is \"small\", not a number"),
+        ("norm.kind", ["rms"], r"'norm.kind' is \[.rms.\], not 'rms' or 'layer'"),
+        ("norm.query_key", 1, "'norm.query_key' is 1, not true or false or 'turned'"),
+        ("bias", [1], r"'bias' is \[1\], not true or false or a list of which each is a text"),
+        ("position.scaling", {"kind": "linear", "factor": "2"}, "'position.scaling.factor' is \"2\", not a number"),
+        ("companions", {"name": "segment"}, "'companions' is .*not a list of which each is a group of choices"),
+        ("companions", [{"name": "x", "kind": "x", "size": "2"}], r"'companions\[\].size' is \"2\", not a whole"),
+        ("companions", [{"kind": "x"}], r"'companions\[\].name' is missing"),
+        ("tied", None, "'tied' is null, not true or false"),
+    ],
+)
+def test_choices_of_another_kind(folder: Path, path: str, value: object, what: str) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    *groups, name = path.split(".")
+    place = stored["bothways"]["model"]
+    for group in groups:
+        place = place[group]
+    place[name] = value
+    (folder / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(BothwaysError, match=f"config.json describes the network with values .*{what}"):
+        load(folder)
+
+
+def test_sizes_beyond_all_tensors(folder: Path) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    stored["bothways"]["model"]["shape"] |= {"width": 10**9, "heads": 1}
+    (folder / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(BothwaysError, match="a network of these sizes cannot be built"):
+        load(folder)
+
+
+def test_a_tokenizer_of_another_network(trained: Trained, tmp_path: Path) -> None:
+    folder = save(trained, tmp_path / "model", layout="llama")
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["bothways"]
+    (folder / "config.json").write_text(json.dumps(stored))
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{i}": i for i in range(V)}, unk_token="w0"))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    # a special token beyond the network's is one that texts may not hold
+    core.add_special_tokens(["<image>"])
+    core.save(str(folder / "tokenizer.json"))
+    tokenizer = load(folder).tokenizer
+    assert tokenizer.encode("w3 w1") == [3, 1]
+    with pytest.raises(BothwaysError, match="the text holds '<image>', but the network knows no such token"):
+        tokenizer.encode("w3 <image>")
+    # one of plain text says that the tokenizer is another's
+    core.add_tokens(["more"])
+    core.save(str(folder / "tokenizer.json"))
+    with pytest.raises(BothwaysError, match=f"the tokenizer gives 'more' the id {V + 1}, but the network has only {V}"):
         load(folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from bothways.errors import BothwaysError
 from bothways.model import LanguageModel, ModelConfig
 
 _FIRST_NUMBERS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_", "trunc_normal_", "fill_",
@@ -28,9 +29,17 @@ class _Unfilled(TorchFunctionMode):
 
 
 def build(config: ModelConfig) -> LanguageModel:
-    """A network whose parameters have shapes but no memory."""
-    with torch.device("meta"), _Unfilled():
-        return LanguageModel(config)
+    """A network whose parameters have shapes but no memory.
+
+    Raises:
+        BothwaysError: sizes beyond what a tensor can have.
+    """
+    try:
+        with torch.device("meta"), _Unfilled():
+            return LanguageModel(config)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise BothwaysError(f"a network of these sizes cannot be built ({error}): lower shape.width, shape.vocabulary "
+                            "or whichever of them is a slip") from None
 
 
 @functools.lru_cache(maxsize=64)

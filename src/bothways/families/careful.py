@@ -11,8 +11,6 @@ from bothways.model.config import ModelConfig
 
 _WRONG = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 """What code raises that meets a text, a list or nothing where a number is meant."""
-MOST_LAYERS = 10_000
-"""A network of more layers is a slip of the pen, and would take its time to be refused by its weights."""
 
 
 def read_config(family: Family, stored: Mapping[str, Any], where: str) -> ModelConfig:
@@ -20,19 +18,15 @@ def read_config(family: Family, stored: Mapping[str, Any], where: str) -> ModelC
 
     Raises:
         BothwaysError: as `from_config`; an entry that is of another kind than the family takes, named if it can be
-            told; a number of layers that nobody means.
+            told.
     """
     try:
-        config = family.from_config(stored, where)
+        return family.from_config(stored, where)
     except _WRONG as error:
         culprit = _culprit(family, stored, where)
         said = "an entry that is" if culprit is None else f"{culprit} {stored[culprit]!r}, which is"
         raise BothwaysError(f"{where} has {said} of another kind than {family.architecture} takes ({error}): correct "
                             "it") from None
-    layers = config.shape.layers + config.shape.source_layers
-    if layers > MOST_LAYERS:
-        raise BothwaysError(f"{where} describes {layers:,} layers: correct it")
-    return config
 
 
 def _culprit(family: Family, stored: Mapping[str, Any], where: str) -> str | None:

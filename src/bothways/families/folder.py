@@ -174,7 +174,9 @@ def _load_gguf(file: Path, device: torch.device | str | None, dtype: torch.dtype
     except Exception as error:  # the library raises bare Exception
         raise BothwaysError(f"the tokenizer in {file} does not fit together ({error}): convert the model "
                             "again") from None
-    tokenizer = cast(Tokenizer, ForeignTokenizer(file, stored, config.shape.vocabulary, core, settings))
+    stranger = ForeignTokenizer(file, stored, config.shape.vocabulary, core, settings)
+    stranger.check_size()
+    tokenizer = cast(Tokenizer, stranger)
     network = build(config)
     fill(network, family.gather(weights, stored, config, str(file)), str(file), dtype or torch.float32)
     objective = _read_objective(family, family.objectives_of(config), tokenizer)
@@ -350,8 +352,10 @@ def _tokenizer(folder: Path, stored: Mapping[str, Any], config: ModelConfig, for
     """The folder's tokenizer; a plain folder may have one of another make, or none."""
     tokenizer: Tokenizer
     if foreign:
-        tokenizer = cast(Tokenizer, ForeignTokenizer(folder, stored, config.shape.vocabulary))
-        if tokenizer.readable and "chat_template" not in tokenizer.settings:  # type: ignore[attr-defined]
+        stranger = ForeignTokenizer(folder, stored, config.shape.vocabulary)
+        stranger.check_size()
+        tokenizer = cast(Tokenizer, stranger)
+        if stranger.readable and "chat_template" not in stranger.settings:
             try:
                 tokenizer = Tokenizer.load(folder)
             except BothwaysError:

@@ -79,10 +79,14 @@ class ForeignTokenizer:
         if reserved and own and own != "<mask>":
             text = text.replace("<mask>", own)
         try:
-            return list((core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
+            ids = list((core if reserved else self._unreserved).encode(text, add_special_tokens=False).ids)
         except TypeError:
             check_characters([text])
             raise
+        if self.beyond and (found := self.beyond.keys() & set(ids)):
+            raise BothwaysError(f"the text holds '{self.beyond[min(found)]}', but the network knows no such token "
+                                f"(it has {self.size:,}): leave it out")
+        return ids
 
     def offsets(self, text: str, reserved: bool = True) -> list[tuple[int, int]]:
         """The characters `[start, end)` of `text` that each token of `encode(text, reserved)` stands for.
@@ -163,6 +167,26 @@ class ForeignTokenizer:
         spelled = {entry: one.get("content") if isinstance(one, Mapping) else one
                    for entry, one in names.items() if one}
         return render(template, messages, spelled, str(self.folder))
+
+    @functools.cached_property
+    def beyond(self) -> dict[int, str]:
+        """Tokens by ids that the network does not have: a text tower leaves out those of pictures, for one."""
+        if self.core is None or self.core.get_vocab_size() <= self.size:
+            return {}
+        return {token: name for name, token in self.core.get_vocab().items() if token >= self.size}
+
+    def check_size(self) -> None:
+        """Refuse a tokenizer that is of another network; special tokens alone may be beyond its ids.
+
+        Raises:
+            BothwaysError: a token of plain text has no id in the network.
+        """
+        added = self.core.get_added_tokens_decoder() if self.core is not None and self.beyond else {}
+        if plain := [token for token in self.beyond if token not in added or not added[token].special]:
+            first = min(plain)
+            raise BothwaysError(f"{self.folder}: the tokenizer gives '{self.beyond[first]}' the id {first:,}, but "
+                                f"the network has only {self.size:,}: take the tokenizer that the network was "
+                                "trained with")
 
     @functools.cached_property
     def fingerprint(self) -> str:

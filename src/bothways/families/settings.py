@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bothways.errors import BothwaysError, nearest
 from bothways.model.config import BIASED, ModelConfig, Scaling
@@ -22,10 +24,13 @@ def from_data(data: Mapping[str, Any], where: str) -> ModelConfig:
         data: what the file holds.
         where: the file's name, for the message.
     Raises:
-        BothwaysError: names that no choice has, all of them at once, or a contradiction between choices.
+        BothwaysError: names that no choice has, or values of another kind, all of them at once; a contradiction
+            between choices.
     """
     if unknown := list(_unknown(ModelConfig, data, "")):
         raise BothwaysError(f"{where} describes the network with unknown choices: {'; '.join(unknown)}")
+    if wrong := list(_wrong(ModelConfig, data, "")):
+        raise BothwaysError(f"{where} describes the network with values that cannot be meant: {'; '.join(wrong)}")
     config: ModelConfig = _built(ModelConfig, data)
     return config
 
@@ -137,8 +142,55 @@ def _unknown(kind: type[Any], data: Mapping[str, Any], path: str) -> Iterator[st
     yield from (f"'{path}{name}' {nearest(name, list(groups))}" for name in data if name not in groups)
     for name, value in data.items():
         group = groups.get(name)
-        if group is not None and isinstance(value, Mapping):
-            yield from _unknown(group, value, f"{path}{name}.")
+        if group is not None:
+            several = isinstance(value, list | tuple)
+            for one in value if several else (value,):
+                if isinstance(one, Mapping):
+                    yield from _unknown(group, one, f"{path}{name}{'[]' * several}.")
+
+
+def _wrong(kind: type[Any], data: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Values in the data that are not of their field's kind, and fields without which there is no network."""
+    hints, groups = get_type_hints(kind), _groups(kind)
+    for entry in fields(kind):
+        if entry.name not in data:
+            if entry.default is MISSING and entry.default_factory is MISSING:
+                yield f"'{path}{entry.name}' is missing"
+            continue
+        value, group = data[entry.name], groups[entry.name]
+        if not _is(value, hints[entry.name]):
+            yield f"'{path}{entry.name}' is {json.dumps(value)}, not {_meant(hints[entry.name])}"
+        elif group is not None and isinstance(value, Mapping):
+            yield from _wrong(group, value, f"{path}{entry.name}.")
+        elif group is not None and value is not None:  # several of a kind
+            for one in value:
+                yield from _wrong(group, one, f"{path}{entry.name}[].")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether plain data may stand for a value of this type."""
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return any(_is(value, one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return any(value is one or (isinstance(value, str) and value == one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(_is(one, get_args(hint)[0]) for one in value)
+    if is_dataclass(hint):
+        return isinstance(value, Mapping)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _meant(hint: Any) -> str:
+    """A type in words."""
+    if isinstance(hint, UnionType) or get_origin(hint) in (Union, Literal):
+        said = [repr(one) if isinstance(one, str) else _meant(one) for one in get_args(hint)]
+        return " or ".join(filter(None, (", ".join(said[:-1]), said[-1])))
+    if get_origin(hint) is tuple:
+        return f"a list of which each is {_meant(get_args(hint)[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return words.get(hint, "a group of choices")
 
 
 def _built(kind: type[Any], data: Mapping[str, Any]) -> Any:

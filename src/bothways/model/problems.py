@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, get_args
 
 from bothways.model.choices import BIASED, Activation, Experts, Head, LatentHeads
@@ -10,16 +12,23 @@ from bothways.model.choices import BIASED, Activation, Experts, Head, LatentHead
 if TYPE_CHECKING:
     from bothways.model.config import ModelConfig
 
+MOST_LAYERS = 10_000
+"""A network of more layers is a slip of the pen, and would take its time to be refused by its weights."""
+
 
 def problems(config: ModelConfig) -> Iterator[str]:
     """Every contradiction among the choices, each as a sentence that names both."""
     shape = config.shape
+    yield from _endless(config, "")
     for name in ("vocabulary", "width", "layers", "heads"):
         if getattr(shape, name) < 1:
             yield f"shape.{name} is {getattr(shape, name)}, but must be at least 1"
             return
     if shape.source_layers < 0:
         yield f"shape.source_layers is {shape.source_layers}, but a tower cannot have fewer than 0 layers"
+    for name in ("layers", "source_layers"):
+        if (count := getattr(shape, name)) > MOST_LAYERS:
+            yield f"shape.{name} is {count:,}, but must be at most {MOST_LAYERS:,}"
     if shape.head_size is None and shape.width % shape.heads:
         yield (f"shape.width {shape.width} does not divide into shape.heads {shape.heads}: "
                "change one of them or set shape.head_size")
@@ -53,6 +62,16 @@ def problems(config: ModelConfig) -> Iterator[str]:
         yield f"dropout is {config.dropout}, but must lie in [0, 1)"
     if config.norm.epsilon <= 0:
         yield f"norm.epsilon is {config.norm.epsilon}, but must be above 0"
+
+
+def _endless(config: object, path: str) -> Iterator[str]:
+    """Numbers that are none or have no end, by the choices they are given for."""
+    for entry in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, entry.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{path}{entry.name} is {value}, but must be a number that ends"
+        elif is_dataclass(value):
+            yield from _endless(value, f"{path}{entry.name}.")
 
 
 def _of_blocks(config: ModelConfig) -> Iterator[str]:
@@ -217,6 +236,9 @@ def _of_scores(config: ModelConfig) -> Iterator[str]:
         yield (f"position.share {position.share} of a head of {config.turned_size} numbers must be an even count of "
                "them, above none")
     yield from _of_unturned(config)
+    for name in ("base", "local_base"):
+        if (base := getattr(position, name)) is not None and base <= 0:
+            yield f"position.{name} is {base}, but must be above 0"
     if position.offset < 0:
         yield f"position.offset is {position.offset}, but must be at least 0"
     if (scaling := position.scaling) is not None:
