@@ -63,6 +63,19 @@ def test_what_the_decoder_begins_with_is_kept(tmp_path: Path) -> None:
     assert (stored["decoder_start_token_id"], stored["bos_token_id"]) == (2, 0)
 
 
+def test_what_a_config_leaves_out_is_as_their_class_has_it(tmp_path: Path) -> None:
+    theirs = shaken(transformers.BartModel(transformers.BartConfig(**SIZES)))
+    theirs.save_pretrained(tmp_path / "theirs")
+    file = tmp_path / "theirs/config.json"
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items()
+                                if not name.endswith("_token_id")}))
+    bothways.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "again", layout="bart")
+    again = transformers.BartModel.from_pretrained(tmp_path / "again").eval()
+    ids = ids_of(101, length=9)
+    with torch.no_grad():
+        same(again(input_ids=ids).last_hidden_state, theirs(input_ids=ids).last_hidden_state)
+
+
 @pytest.mark.parametrize(("entries", "word"), [
     ({"decoder_ffn_dim": 40}, "encoder_ffn_dim 44 and decoder_ffn_dim 40"),
     ({"decoder_attention_heads": 2}, "decoder_attention_heads 2"),

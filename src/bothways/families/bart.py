@@ -56,6 +56,8 @@ class Bart(Family):
     ignorable: ClassVar[tuple[str, ...]] = (r"model\.(en|de)coder\.embed_tokens\.weight",
                                             r"model\.(en|de)coder\.version")
     """Each tower's embedding is the shared one."""
+    special: ClassVar[Mapping[str, int]] = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
+                                            "decoder_start_token_id": 2}
     scales: ClassVar[bool] = False
     """Whether a file that does not say multiplies the embedding by the root of the width."""
 
@@ -114,4 +116,5 @@ class PlBart(Bart):
 
     model_type: ClassVar[str] = "plbart"
     architecture: ClassVar[str] = "PLBartForConditionalGeneration"
+    special: ClassVar[Mapping[str, int]] = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     scales: ClassVar[bool] = True

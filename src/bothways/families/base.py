@@ -86,6 +86,8 @@ class Family(ABC):
     """Patterns of published entries that repeat another one or the config, and are passed over."""
     head: ClassVar[str] = "lm_head.weight"
     """The entry of the table that scores, which a tied network may repeat in its file."""
+    special: ClassVar[Mapping[str, int]] = {}
+    """Special ids of a folder that does not name them, as the published class has them: {entry of config.json: id}."""
     own_code: ClassVar[bool] = False
     """Whether a folder brings code of its own, `transformers` having no class: written only where it is asked for."""
     prefix: ClassVar[str] = ""

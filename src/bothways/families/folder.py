@@ -143,7 +143,8 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
         config = family.settled(config, found.keys())
         specs = family.objectives_of(config)
     foreign = block is None or bool(block.get("foreign", False))
-    tokenizer = _tokenizer(folder, stored, config, foreign)
+    said = stored if family is None else {**family.special, **stored}
+    tokenizer = _tokenizer(folder, said, config, foreign)
     if foreign and family is not None:
         objective = _read_objective(family, specs, tokenizer)
     else:
