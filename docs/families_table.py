@@ -47,7 +47,7 @@ def row(name: str, family: Family, entry: dict[str, Any] | None) -> Iterator[str
     yield (inspect.getdoc(type(family)) or "").splitlines()[0].rstrip(".")
     yield LOOKS[family.direction]
     if entry is None:
-        yield from ("", "", "", "no class there: identity tests", "")
+        yield from ("", "", "", "not measured: by tests alone", "")
         return
     config = from_data(entry["config"], name)
     yield config.position.kind + (f", reach {config.reach}" if config.narrow else "")
