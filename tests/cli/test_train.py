@@ -107,6 +107,15 @@ def test_a_size_for_the_budget_where_none_is_given(corpus: Path) -> None:
     assert _recipe(Options(corpus=str(corpus), budget="10s", width=48, heads=3)).model.shape.width == 48
 
 
+def test_a_model_that_is_there_goes_on_at_lower_rates(corpus: Path) -> None:
+    from bothways.cli.train import Options, _recipe
+
+    new, going = (_recipe(Options(corpus=str(corpus), budget="10s", start=start)) for start in (None, "run/model"))
+    assert going.matrix_rate < new.matrix_rate and going.other_rate < new.other_rate
+    chosen = _recipe(Options(corpus=str(corpus), budget="10s", start="run/model", set=("other_rate=0.5",)))
+    assert chosen.other_rate == 0.5 and chosen.matrix_rate == going.matrix_rate
+
+
 def refused(call: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int = 2) -> str:
     """The message of a call that must fail, and that must leave no run behind."""
     assert main(["train", *call, "--out", str(tmp_path / "run")]) == code

@@ -17,7 +17,7 @@ from bothways.decoding import GenerateConfig, Prefixes, Written
 from bothways.decoding.interpolate import interpolate
 from bothways.errors import BothwaysError, nearest
 from bothways.evaluation.candidates import FillScore, score_fills
-from bothways.families.foreign import ForeignTokenizer
+from bothways.families.conversation import conversation
 from bothways.objectives.base import Mode
 from bothways.visibility import Visibility
 
@@ -97,27 +97,25 @@ class Writes(Held):
     def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = ..., **options: Any) -> str: ...
 
     def chat(self, messages: str | Sequence[Mapping[str, str]], max_new_tokens: int = 256, *, stream: bool = False,
-             **options: Any) -> str | Iterator[str]:
-        """The answer to a conversation, told as the folder's chat template says.
+             prefixes: Prefixes | None = None, **options: Any) -> str | Iterator[str]:
+        """The answer to a conversation, told as the folder's chat template says, or in our own format where the model
+        was trained to answer by it (instruct, pairs).
 
         Args:
             messages: what a user says, or turns: {"role": "user", "content": "..."} and so on.
             max_new_tokens: the most tokens of the answer, which ends with `<eos>`.
             stream: an iterator of the answer in pieces, as it is written.
+            prefixes: a `decoding.Prefixes`, with which earlier turns are not read again.
             options: as for `generate`.
         Raises:
-            BothwaysError: the model has no chat template, or an option of `generate` is wrong.
+            BothwaysError: the model has no chat template and does not answer, or an option of `generate` is wrong.
         """
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        if not isinstance(self.tokenizer, ForeignTokenizer):
-            raise BothwaysError("this model has no chat template: call `generate`"
-                                + (", which answers" if self.objective.replies else ""))
-        # the template holds what begins a text
-        ids = self.tokenizer.encode(self.tokenizer.chat(turns))
+        ids = conversation(self.trained, turns)
         config = self._config(max_new_tokens=max_new_tokens, begin=False, **options)
         if stream:
-            return decoding.stream(self.trained, ids, config, self._mode(None))
-        (written,) = decoding.generate(self.trained, [ids], config, self._mode(None))
+            return decoding.stream(self.trained, ids, config, self._mode(None), None, prefixes)
+        (written,) = decoding.generate(self.trained, [ids], config, self._mode(None), None, None, prefixes)
         return (written.text or "").strip()
 
     def write(self, prompts: Sequence[str], config: GenerateConfig | None = None,

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "answer": "find the answer to a question in a text, with a tuned model",
     "similarity": "score how alike two texts are, with a tuned model",
     "tag": "find names and the like in texts, with a tuned model",
+    "chat": "talk with a model, in the terminal",
     "generate": "write on from a prompt, with any trained model",
     "fill": "fill the blanks in a text",
     "embed": "turn texts into vectors",

@@ -6,6 +6,12 @@ Called again with the same options it goes on where it was stopped. A recipe (YA
 here come before it, and --set reaches every key:
 
     bothways train --recipe recipes/masked.yaml --budget 30s --set model.dropout=0.1 --out run
+
+A model that is there goes on, on text of another kind or by another objective (causal to masked and back):
+
+    bothways train --from run/model --corpus python-library --objective masked --budget 30s --out other
+
+It then learns at lower rates than a new one, which are printed, and can be set: --set matrix_rate=0.02 other_rate=8e-3
 """
 
 from __future__ import annotations
@@ -21,6 +27,10 @@ import tyro
 if TYPE_CHECKING:
     from bothways.training import Run
     from bothways.training.recipe import Recipe
+
+
+GOING_ON = {"matrix_rate": 0.01, "other_rate": 2e-3}
+"""Learning rates of a model that is there already, at most: those of a new one would first undo what it has learned."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Options:
     """The run's folder; the trained model is written to its model/."""
     start: Annotated[str | None, tyro.conf.arg(name="from", metavar="FOLDER")] = None
     """Go on from the model in this folder (ours, or of any known family) with its tokenizer, which gets the reserved
-    tokens that the objective needs."""
+    tokens that the objective needs; at lower learning rates than a new one, if none are chosen."""
     recipe: str | None = None
     """A YAML file of choices."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE ...")] = ()
@@ -78,6 +88,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Prepare the text, train, and say what came of it."""
+    import sys
+
     from bothways.errors import BothwaysError
 
     # 1. what is asked for, all mistakes at once, before anything is read or written
@@ -97,6 +109,9 @@ def run(options: Options) -> int:
     begun = None if recipe.start is None else begin(recipe.start, recipe.objective)
     if begun is not None:
         recipe = replace(recipe, model=begun.config)
+        muon = f"{recipe.matrix_rate:g} for matrices, " if recipe.optimizer == "muon" else ""
+        print(f"going on   from {recipe.start}, learning rates {muon}{recipe.other_rate:g} for the rest",
+              file=sys.stderr, flush=True)
     prepared = _prepare(recipe, out, begun)
     # 3. train
     watchers = [TensorBoard(out / "tensorboard")] if options.tensorboard else []
@@ -123,7 +138,10 @@ def _recipe(options: Options) -> Recipe:
     first = recipes.compose(options.recipe, layer, settings=options.set)
     if first.start is not None:
         _only_from(first)
-    return recipes.compose(options.recipe, layer, settings=options.set, under=_size(first, options.threads))
+    under = _size(first, options.threads)
+    if first.start is not None:
+        under |= {name: min(rate, under[name]) for name, rate in GOING_ON.items()}
+    return recipes.compose(options.recipe, layer, settings=options.set, under=under)
 
 
 def _only_from(recipe: Recipe) -> None:

@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     "answer": "the span of a context that answers a question, or none",
     "similarity": "how alike two texts are, or whether they belong together",
     "tag": "a tag for every word of a text, such as the names in it",
+    "instruct": "instructions and conversations, of which the answers are learned",
 }
 """Every kind of task and what it does; the kind's module is imported when it is asked for."""
 
