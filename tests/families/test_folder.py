@@ -9,6 +9,7 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from tests.evaluation.small import small
 
 from bothways import objectives
 from bothways.batch import Companion
@@ -17,6 +18,7 @@ from bothways.families import folder as folders
 from bothways.families import settings
 from bothways.families.folder import Trained, load, save
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.objectives import make
 from bothways.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.train(["the cat sat on the mat"], kind="bytes", size=300)
@@ -307,3 +309,41 @@ def test_an_objective_for_another_stack_is_refused(folder: Path) -> None:
 )
 def test_a_config_survives_json(config: ModelConfig) -> None:
     assert settings.from_data(json.loads(json.dumps(settings.to_data(config))), "here") == config
+
+
+OWN = """
+from dataclasses import dataclass
+from pathlib import Path
+from bothways.objectives.next_token import NextToken
+
+Path(__file__).with_name("it ran").touch()
+
+@dataclass(frozen=True)
+class Mine(NextToken):
+    name = "mine"
+"""
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_folder_runs_no_file_that_its_user_has_not_named(mixed: bool, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = small("causal")
+    folders.save(trained, tmp_path / "model")
+    mine = tmp_path / "mine.py"
+    mine.write_text(OWN)
+    file = tmp_path / "model/config.json"
+    told = json.loads(file.read_text())
+    named = {"name": f"{mine}:Mine"}
+    told["bothways"]["objective"] = named if not mixed else {
+        "name": "mixture", "members": [{**named, "share": 1.0}, {"name": "masked-next", "share": 1.0}]}
+    file.write_text(json.dumps(told))
+    with pytest.raises(BothwaysError, match="names an objective in a file of its own.*set BOTHWAYS_TRUST="):
+        folders.load(tmp_path / "model")
+    assert not (tmp_path / "it ran").exists()
+    monkeypatch.setenv("BOTHWAYS_TRUST", str(mine))
+    assert folders.load(tmp_path / "model")
+    assert (tmp_path / "it ran").exists()
+    # whoever makes it by name has named it
+    monkeypatch.delenv("BOTHWAYS_TRUST")
+    make(f"{mine}:Mine", trained.vocabulary)
+    assert folders.load(tmp_path / "model")

@@ -148,6 +148,7 @@ def test_the_commands_from_file_to_answers(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "line 62 (the text is empty)" in printed.err and "rows stand in" in printed.err
     assert "saved to" in printed.out
+    assert json.loads((out / "task.json").read_text())["report"]["tuning"]["steps"] == 20
     bad.write_text('text\nw1 w2 cat .\n"broken\nw3 dog .\n')
     assert cli.main(["classify", str(out), "--data", str(bad), "--out", str(tmp_path / "p.csv")]) == 1
     lines = (tmp_path / "p.csv").read_text().splitlines()

@@ -62,8 +62,11 @@ def options_for(arguments: Sequence[str]) -> type[Any]:
         fields: list[Any] = [("tuning", flat[TuneConfig], field(default_factory=recipe))]
     else:
         kind = tasks.kind(name or Options.task)
+        # a number of steps that is asked for is what is wanted instead of the usual passes
+        counted = any(one.partition("=")[0] == "--steps" for one in arguments)
+        usual = replace(recipe(kind.recipe), epochs=None) if counted else recipe(kind.recipe)
         fields = [("own", flat[kind.Options], field(default_factory=kind.Options)),
-                  ("tuning", flat[TuneConfig], field(default_factory=lambda: recipe(kind.recipe)))]
+                  ("tuning", flat[TuneConfig], field(default_factory=lambda: usual))]
     return make_dataclass("Options", fields, bases=(Options,), frozen=True, kw_only=True)
 
 

@@ -39,6 +39,7 @@ from bothways.families.wrapped import text_part, text_weights
 from bothways.model import LanguageModel, ModelConfig
 from bothways.model.compact import compact, read_as, whole
 from bothways.objectives.base import Objective
+from bothways.objectives.specs import told_by
 from bothways.text.tokenizer import Tokenizer
 
 __all__ = ["FORMAT", "Trained", "build", "fill", "load", "save"]
@@ -145,10 +146,9 @@ def _load(folder: Path, device: torch.device | str | None, dtype: torch.dtype | 
     foreign = block is None or bool(block.get("foreign", False))
     said = stored if family is None else {**family.special, **stored}
     tokenizer = _tokenizer(folder, said, config, foreign)
-    if foreign and family is not None:
-        objective = _read_objective(family, specs, tokenizer)
-    else:
-        objective = _first(specs, tokenizer.vocabulary)
+    with told_by(where):
+        objective = (_read_objective(family, specs, tokenizer) if foreign and family is not None else
+                     _first(specs, tokenizer.vocabulary))
     if objective.stack != config.stack:
         raise BothwaysError(f"{where} describes {config.stack}, but the objective '{objective.name}' is for "
                             f"{objective.stack}")

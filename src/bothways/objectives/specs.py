@@ -6,14 +6,23 @@ import ast
 import functools
 import importlib.util
 import inspect
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError, nearest
 from bothways.objectives.base import Objective
+
+TRUST = "BOTHWAYS_TRUST"
+"""The variable of the environment that names files which a model's folder may have run."""
+_folder: ContextVar[str | None] = ContextVar("folder", default=None)
+_run: set[Path] = set()
+"""Files that whoever runs this process named."""
 
 _CALL = re.compile(r"^\s*(?P<name>[^()]+?)\s*(?:\((?P<options>.*)\))?\s*$", re.DOTALL)
 _SHARE = re.compile(r"^\s*(?P<share>\d+(?:\.\d+)?|\.\d+)\s*\*?\s+(?P<rest>\S.*)$", re.DOTALL)
@@ -146,7 +155,26 @@ def load(name: str) -> type[Objective]:
         raise BothwaysError(f"objective '{name}': there is no file {path}")
     if not wanted:
         raise BothwaysError(f"objective '{name}': say which class of the file, as in {place}:Mine")
+    if (where := _folder.get()) is None:
+        _run.add(path.resolve())
+    elif path.resolve() not in _run | _trusted():
+        raise BothwaysError(f"{where} names an objective in a file of its own, and to load it is to run {path}: if you "
+                            f"trust that file, set {TRUST}={path.resolve()}")
     return _load(path.resolve(), path.stat().st_mtime_ns, wanted, name)
+
+
+@contextmanager
+def told_by(folder: str) -> Iterator[None]:
+    """Objectives made inside are a folder's own word, which runs no file that the user has not named."""
+    before = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(before)
+
+
+def _trusted() -> set[Path]:
+    return {Path(one).expanduser().resolve() for one in os.environ.get(TRUST, "").split(os.pathsep) if one}
 
 
 @functools.lru_cache(maxsize=32)
