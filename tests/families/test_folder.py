@@ -337,7 +337,7 @@ def test_a_folder_runs_no_file_that_its_user_has_not_named(mixed: bool, tmp_path
     told["bothways"]["objective"] = named if not mixed else {
         "name": "mixture", "members": [{**named, "share": 1.0}, {"name": "masked-next", "share": 1.0}]}
     file.write_text(json.dumps(told))
-    with pytest.raises(BothwaysError, match="names an objective in a file of its own.*set BOTHWAYS_TRUST="):
+    with pytest.raises(BothwaysError, match=r"names an objective in a file of its own.*set BOTHWAYS_TRUST="):
         folders.load(tmp_path / "model")
     assert not (tmp_path / "it ran").exists()
     monkeypatch.setenv("BOTHWAYS_TRUST", str(mine))
