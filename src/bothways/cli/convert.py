@@ -2,10 +2,12 @@
 
     bothways convert run/model exported --dtype bfloat16
     bothways convert run/model model.gguf --dtype q8_0
+    bothways convert run/model model.onnx
 
 The layout "auto" takes the class of transformers that gives the same logits, where there is one; "bothways" keeps our
 own names; the model_type of a family (llama, gpt2, t5, ...) asks for that one, and says which choice prevents it. A
-place that ends with .gguf becomes one file for llama.cpp.
+place that ends with .gguf becomes one file for llama.cpp; one that ends with .onnx a graph for onnxruntime, or of two
+towers two of them.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Options:
     folder: tyro.conf.Positional[Path]
     """The model to read: a folder of ours, a plain one of a known family, or a GGUF file."""
     out: tyro.conf.Positional[Path]
-    """The folder to write, or a file that ends with .gguf."""
+    """The folder to write, or a file that ends with .gguf or .onnx."""
     layout: str = "auto"
     """Whose names the weights get: auto, bothways or a family's model_type."""
     dtype: Literal["float32", "bfloat16", "float16", "q8_0"] | None = None
@@ -50,18 +52,23 @@ def run(options: Options) -> int:
 
     if options.out.exists() and not options.force:
         raise BothwaysError(f"{options.out} exists already: choose another place, or replace it with --force")
-    file = options.out.suffix == ".gguf"
-    if options.out.is_dir() and file:
-        raise BothwaysError(f"{options.out} is a folder, but a GGUF file was asked for: choose another place")
-    if options.dtype == "q8_0" and not file:
-        raise BothwaysError(f"q8_0 is a number format of GGUF files: name one, such as {options.out}.gguf")
+    write = {".gguf": _gguf, ".onnx": _onnx}.get(options.out.suffix)
+    if options.out.is_dir() and write is not None:
+        raise BothwaysError(f"{options.out} is a folder, but one file was asked for: choose another place")
+    if options.dtype == "q8_0" and write is not _gguf:
+        raise BothwaysError("q8_0 is a number format of GGUF files: name one, such as "
+                            f"{options.out.with_suffix('.gguf')}")
+    if options.dtype not in (None, "float32") and write is _onnx:
+        raise BothwaysError(f"ONNX files are written in float32, not in {options.dtype}: leave --dtype out")
+    if options.layout != "auto" and write is not None:
+        raise BothwaysError(f"a {options.out.suffix} file has names of its own: leave --layout out")
     trained = load(options.folder)
     if options.add_tokens is not None:
         before = trained.config.shape.vocabulary
         trained = extend_vocabulary(trained, options.add_tokens or None)
         print(f"vocabulary    {before:,} rows, now {trained.config.shape.vocabulary:,}")
-    if file:
-        return _gguf(trained, options)
+    if write is not None:
+        return write(trained, options)
     save(trained, options.out, options.layout, None if options.dtype is None else getattr(torch, options.dtype))
     written = json.loads((options.out / "config.json").read_text(encoding="utf-8"))
     size = (options.out / "model.safetensors").stat().st_size / 2**20
@@ -79,4 +86,13 @@ def _gguf(trained: Trained, options: Options) -> int:
     print(f"{options.out}: {written.architecture}, {numbers}, {written.tensors} tensors, {size:.1f} MiB")
     if written.left_out:
         print(f"left out      {', '.join(written.left_out)}: GGUF holds an encoder's body alone")
+    return 0
+
+
+def _onnx(trained: Trained, options: Options) -> int:
+    """Graphs for onnxruntime."""
+    from bothways.families.onnx_write import signature, write_onnx
+
+    for file in write_onnx(trained, options.out):
+        print(f"{file}: {signature(file)}, {file.stat().st_size / 2**20:.1f} MiB")
     return 0

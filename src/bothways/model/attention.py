@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from bothways.model import explicit, flex
 from bothways.model.explicit import Turn, back, slots_of
 from bothways.model.position import rotate
-from bothways.model.render import Call, Plan
+from bothways.model.render import Call, Plan, Side
 from bothways.model.terms import Term
+from bothways.visibility import Visibility
 
 SHORT = 1024
 """Rows of fewer keys attend by our own products on the CPU; longer ones would write out too many scores."""
@@ -48,6 +49,58 @@ class Kept(NamedTuple):
     values: Tensor
 
 
+class Grid(Plan):
+    """A plan that writes every score out, for rows of one length each: what an exported graph does.
+
+    Sizes may be symbols there, so nothing is chosen by them.
+
+    Args:
+        visibility: who may see whom.
+        seen: (B, Lq, Lk) bool, the same of these tokens.
+        places: (B, Lq) and (B, Lk), where queries and keys stand.
+    """
+
+    def __init__(self, visibility: Visibility, seen: Tensor, places: tuple[Tensor, Tensor]) -> None:
+        super().__init__(visibility, Side(), Side(), (), 0, 0)
+        self.seen, self.places = seen, places
+
+    def look(self, queries: Tensor, others: Tensor | Kept | None, scoring: Scoring, turn: Turn | None) -> Tensor:
+        """As `attend`."""
+        batch = self.seen.shape[0]  # len() would make a symbol a number
+        keys, values = None, None
+        if others is None:
+            shared = (queries.shape[1] - scoring.heads) // 2
+            queries, keys, values = queries.split([scoring.heads, shared, shared], dim=1)
+            if turn is not None:
+                queries, keys = rotate(queries, turn), rotate(keys, turn)
+        elif not isinstance(others, Kept):
+            keys, values = others.chunk(2, dim=1)
+        asking = _by_row(queries, batch)
+        told = others if isinstance(others, Kept) else Kept(_by_row(keys, batch), _by_row(values, batch))
+        call = _Told(*self.places)
+        parts = [part for term in scoring.terms if (part := term(asking, told.keys, call)) is not None]  # type: ignore[arg-type]
+        bias = functools.reduce(torch.add, parts) if parts else None
+        read = dense(asking, told.keys, told.values, self.seen, scoring.scale, bias, scoring.soft_cap)
+        return read.transpose(1, 2).flatten(0, 1)
+
+
+class _Told:
+    """What score terms ask of a call, where nothing is known of the places before a graph runs."""
+
+    apart = None
+    query_segments = key_segments = None
+
+    def __init__(self, queries: Tensor, keys: Tensor) -> None:
+        self.query_places, self.key_places = queries, keys
+        self.terms: dict[object, Tensor] = {}
+
+
+def _by_row(rows: Tensor | None, batch: int) -> Tensor:
+    """(B L, H, D) as (B, H, L, D)."""
+    assert rows is not None
+    return rows.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
 def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: Scoring, turn: Turn | None = None,
            kernel: Kernel | None = None) -> Tensor:
     """What each query reads: values averaged by its scores over the keys it may see.
@@ -63,6 +116,8 @@ def attend(queries: Tensor, others: Tensor | Kept | None, plan: Plan, scoring: S
     Returns:
         (N, H, D); zeros for a query that sees nothing.
     """
+    if isinstance(plan, Grid):
+        return plan.look(queries, others, scoring, turn)
     if not plan.calls:
         return torch.zeros_like(queries[:, :scoring.heads])
     kernel = kernel or choose(queries, plan, scoring, isinstance(others, Kept))

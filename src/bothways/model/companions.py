@@ -90,7 +90,7 @@ class FieldEmbedding(nn.Module):
         values = fields.get(self.field)
         if values is None:
             return embedded + self.weight[0]
-        if len(values) and int(values.max()) >= len(self.weight):
+        if not torch.compiler.is_exporting() and len(values) and int(values.max()) >= len(self.weight):
             raise BothwaysError(f"the field '{self.field}' holds {int(values.max())}, but this network has learned its "
                                 f"values 0 to {len(self.weight) - 1}")
         return embedded + nn.functional.embedding(values.to(self.weight.device), self.weight)

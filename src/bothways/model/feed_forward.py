@@ -24,7 +24,8 @@ def gelu_tanh(inputs: Tensor) -> Tensor:
     The library's CPU kernel evaluates tanh twice, forward and backward; ours evaluates one sigmoid for both. A few
     tokens that nobody learns from are done before ours has begun.
     """
-    if inputs.device.type != "cpu" or (inputs.numel() < CHUNK and not _learns(inputs)):
+    if (inputs.device.type != "cpu" or torch.compiler.is_exporting()
+            or (inputs.numel() < CHUNK and not _learns(inputs))):
         return F.gelu(inputs, approximate="tanh")
     bent: Tensor = _GeluTanh.apply(inputs)
     return bent
@@ -108,7 +109,7 @@ class GatedFeedForward(nn.Module):
 
 def gated(fused: Tensor, activation: str) -> Tensor:
     """up * activation(gate), where `fused` (..., 2 I) holds up before gate."""
-    if not _learns(fused):
+    if torch.compiler.is_exporting() or not _learns(fused):
         up, gate = fused.chunk(2, dim=-1)
         return up * ACTIVATIONS[activation](gate)
     opened: Tensor = _Gated.apply(fused, activation)

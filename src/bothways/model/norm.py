@@ -30,7 +30,8 @@ class RMSNorm(nn.Module):
         if self.weight is None:
             return F.rms_norm(states, (self.width,), None, self.epsilon)
         weight = 1 + self.weight if self.centred else self.weight
-        if states.device.type == "cpu" and states.dtype == self.weight.dtype:
+        written_out = states.device.type == "cpu" and states.dtype == self.weight.dtype
+        if written_out and not torch.compiler.is_exporting():
             normed: Tensor = _RMSNorm.apply(states, weight, self.epsilon)
             return normed
         return F.rms_norm(states, weight.shape, weight, self.epsilon)

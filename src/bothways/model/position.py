@@ -53,6 +53,20 @@ def _angles(length: int, size: int, base: float, turned: int, scaling: Scaling |
     return cosine.float(), sine.float()
 
 
+def _angles_at(positions: Tensor, size: int, base: float, turned: int, scaling: Scaling | None = None
+               ) -> tuple[Tensor, Tensor]:
+    """Cosine and sine at these places, (N, size / 2) each: out of a table, or in an exported graph as they come."""
+    if torch.compiler.is_exporting():
+        angles = positions.double().unsqueeze(-1) * frequencies(turned, base, scaling)
+        magnitude = 1.0 if scaling is None else scaling.magnitude
+        still = angles.new_zeros(positions.shape[0], size // 2 - turned // 2)
+        return (torch.cat((angles.cos() * magnitude, still + 1), dim=-1).float(),
+                torch.cat((angles.sin() * magnitude, still), dim=-1).float())
+    longest = int(positions.max()) + 1 if len(positions) else 1
+    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base, turned, scaling)
+    return cosine[positions], sine[positions]
+
+
 def rotary_table(positions: Tensor, size: int, base: float, like: Tensor, share: float = 1.0,
                  scaling: Scaling | None = None) -> tuple[Tensor, Tensor]:
     """What `rotate` needs for tokens at any places.
@@ -67,10 +81,8 @@ def rotary_table(positions: Tensor, size: int, base: float, like: Tensor, share:
     Returns:
         cosine and sine, each (N, 1, size / 2).
     """
-    longest = int(positions.max()) + 1 if len(positions) else 1
-    cosine, sine = _angles(1 << (longest - 1).bit_length(), size, base, round(size * share), scaling)
-    return (cosine[positions].unsqueeze(1).to(like.device, like.dtype),
-            sine[positions].unsqueeze(1).to(like.device, like.dtype))
+    cosine, sine = _angles_at(positions, size, base, round(size * share), scaling)
+    return cosine.unsqueeze(1).to(like.device, like.dtype), sine.unsqueeze(1).to(like.device, like.dtype)
 
 
 def rotate(heads: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
@@ -107,10 +119,11 @@ class LearnedPositions(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """(N,) places to (N, D) vectors."""
-        longest, most = int(positions.max()) + 1 if len(positions) else 0, len(self.weight) - self.offset
-        if longest > most:
-            raise BothwaysError(f"a text of {longest} tokens is longer than the {most} places this network has "
-                                "learned: shorten it, or raise position.length before training")
+        if not torch.compiler.is_exporting():
+            longest, most = int(positions.max()) + 1 if len(positions) else 0, len(self.weight) - self.offset
+            if longest > most:
+                raise BothwaysError(f"a text of {longest} tokens is longer than the {most} places this network has "
+                                    "learned: shorten it, or raise position.length before training")
         return nn.functional.embedding((positions + self.offset).to(self.weight.device), self.weight)
 
 
@@ -123,9 +136,8 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """(N,) places to (N, D) float32 vectors on the CPU."""
-        longest = int(positions.max()) + 1 if len(positions) else 1
-        cosine, sine = _angles(1 << (longest - 1).bit_length(), self.width, self.base, self.width)
-        return torch.stack((sine[positions], cosine[positions]), dim=-1).flatten(-2)
+        cosine, sine = _angles_at(positions, self.width, self.base, self.width)
+        return torch.stack((sine, cosine), dim=-1).flatten(-2)
 
 
 class RelativeBias(nn.Module):

@@ -49,15 +49,17 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 def _suits(inputs: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is the faster here."""
+    # a trace is to hold the framework's own product, and no choice by sizes that may be others later
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     if inputs.dtype != torch.float32 or weight.dtype != torch.float32 or inputs.device.type != "cpu":
         return False
     outputs, width = weight.shape
     rows = inputs.numel() // max(width, 1)
     if rows * outputs * width < (WORTH if rows <= FEW else WORTH_MANY) or not preferred():
         return False
-    # a trace is to hold the framework's own product; automatic casts are made inside that
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return bool(torch.backends.mkldnn.enabled) and not traced and not torch.is_autocast_enabled("cpu")
+    # automatic casts are made inside the framework's own
+    return bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
 
 
 @functools.cache

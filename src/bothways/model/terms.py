@@ -183,8 +183,10 @@ class DistanceTable(nn.Module):
         return (distance + self.span).clamp(0, 2 * self.span - 1)
 
     def forward(self, farthest: int) -> Distances:
-        """The vectors that distances from -farthest to farthest need, no others."""
+        """The vectors that distances from -farthest to farthest need, no others (but all in an exported graph)."""
         row = self.bucket(torch.arange(-farthest, farthest + 1))
+        if torch.compiler.is_exporting():
+            return Distances(self.weight if self.norm is None else self.norm(self.weight), row)
         first, last = int(row[0]), int(row[-1])
         vectors = self.weight[first:last + 1]
         return Distances(vectors if self.norm is None else self.norm(vectors), (row - first).to(vectors.device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -256,8 +257,11 @@ class Tower(nn.Module):
         if turning is None:
             return Places(growth=query_growth(positions, config.position.temperature, states))
         if self.distances is not None or self.waves is not None:
-            # no distance is larger than the largest place
-            farthest = int(positions.max()) if len(positions) else 0
+            # no distance is larger than the largest place; an exported graph has to be ready for all
+            if torch.compiler.is_exporting():
+                farthest = config.position.length
+            else:
+                farthest = int(positions.max()) if len(positions) else 0
             return Places(distances=self.distances(farthest) if self.distances is not None
                           else cast(DistanceWaves, self.waves)(farthest, states))
         if config.position.kind == "rotary":
