@@ -136,9 +136,7 @@ def _names(what: str, layers: int) -> list[str]:
 
 def _write(graph: Graph, file: Path) -> None:
     """One file, by the framework's exporter: written aside, then renamed."""
-    dimensions = {size: torch.export.Dim.DYNAMIC for sizes in graph.sizes.values() for size in sizes.values()}
-    shapes = {name: {dim: dimensions[size] for dim, size in sizes.items()} for name, sizes in graph.sizes.items()}
-    arguments, dynamic = graph.module.arguments(graph.inputs), graph.module.arguments(shapes)  # type: ignore[operator]
+    arguments, dynamic = graph.module.arguments(graph.inputs), graph.module.arguments(graph.sizes)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
