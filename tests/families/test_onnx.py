@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ SIZES = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 48, "num_hidde
          "max_position_embeddings": 64}
 TWO = {"vocab_size": V, "d_model": 32, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4,
        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-BART = {"vocab_size": V, "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4,
+BART = {"vocab_size": V, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4,
         "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64}
 CLOSE = 1e-4
 
@@ -53,10 +55,10 @@ def of(config: ModelConfig, objective: str) -> Trained:
 
 
 ENCODERS: dict[str, Any] = {
-    "ours": (ModelConfig(Shape(V, 32, 2, 0, 4, 2), norm=Norm(query_key=True)),),
+    "ours": (ModelConfig(Shape(V, 32, 1, 0, 4, 2), norm=Norm(query_key=True)),),
     "ours, relative and narrow": (ModelConfig(Shape(V, 30, 3, 0, 5), Position("relative", buckets=8, distance=20),
                                               reach="GL", local=2),),
-    "bert": ("bert", {**SIZES, "type_vocab_size": 2}),
+    "bert": ("bert", {**SIZES, "type_vocab_size": 2, "num_hidden_layers": 1}),
     "roberta": ("roberta", {**SIZES, "type_vocab_size": 1, "pad_token_id": 0}),
     "deberta-v2": ("deberta-v2", {**SIZES, "relative_attention": True, "position_buckets": 8, "type_vocab_size": 0,
                                   "max_relative_positions": -1, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
@@ -73,6 +75,12 @@ DECODERS: dict[str, Any] = {
     "ours, in waves": (ModelConfig(Shape(V, 32, 2, 0, 4), Position("sinusoidal"), parallel=True),),
 }
 COUPLES: dict[str, Any] = {"t5": ("t5", TWO), "bart": ("bart", BART)}
+OFTEN = {"bert", "llama", "bart"}
+"""One of each kind; an export takes seconds, so that the others are for `-m slow`."""
+
+
+def some(names: dict[str, Any]) -> list[Any]:
+    return [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def made(told: Any, objective: str) -> Trained:
@@ -92,12 +100,23 @@ def texts(batch: int, length: int, seed: int = 0) -> Tensor:
     return torch.randint(10, V, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_a_text_as_a_whole(name: str, tmp_path: Path) -> None:
-    model = bothways.Model(made(ENCODERS[name], "masked"))
-    (file,) = write_onnx(model.trained, tmp_path / "model.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    run = session(file)
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[bothways.Model, Any]]:
+    """A model that reads both ways by its name, and its graph; each is exported once."""
+    @functools.cache
+    def exported(name: str) -> tuple[bothways.Model, Any]:
+        model, folder = bothways.Model(made(ENCODERS[name], "masked")), tmp_path_factory.mktemp("encoder")
+        (file,) = write_onnx(model.trained, folder / "model.onnx")
+        assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+        return model, session(file)
+
+    return exported
+
+
+@pytest.mark.parametrize("name", some(ENCODERS))
+def test_a_text_as_a_whole(name: str, encoder: Callable[[str], tuple[bothways.Model, Any]]) -> None:
+    model, run = encoder(name)
+    assert [one.shape for one in run.get_inputs()][:2] == [["batch", "length"]] * 2
     more = {"segments"} & {one.name for one in run.get_inputs()}
     assert bool(more) == any(one.name == "segment" for one in model.config.companions)
     for batch, length in ((3, 11), (1, 1), (2, 40)):
@@ -115,13 +134,11 @@ def test_a_text_as_a_whole(name: str, tmp_path: Path) -> None:
         close(before[-1, length - lengths[-1]:], model.logits(ids[-1, :lengths[-1]].flip(0))[0])
 
 
-def test_segments_are_read(tmp_path: Path) -> None:
-    model = made(ENCODERS["bert"], "masked")
-    (file,) = write_onnx(model, tmp_path / "model.onnx")
+def test_segments_are_read(encoder: Callable[[str], tuple[bothways.Model, Any]]) -> None:
+    model, run = encoder("bert")
     ids, segments = texts(1, 6), torch.tensor([[0, 0, 0, 1, 1, 1]])
-    (logits,) = session(file).run(["logits"], {"ids": ids.numpy(), "valid": np.ones((1, 6), np.int64),
-                                               "segments": segments.numpy()})
-    close(logits, bothways.Model(model).logits(ids, segments=segments))
+    told = {"ids": ids.numpy(), "valid": np.ones((1, 6), np.int64), "segments": segments.numpy()}
+    close(run.run(["logits"], told)[0], model.logits(ids, segments=segments))
 
 
 def step(run: Any, ids: Tensor, real: Tensor, kept: dict[str, np.ndarray], **more: np.ndarray
@@ -138,11 +155,13 @@ def nothing(model: Trained, batch: int) -> dict[str, np.ndarray]:
             for i in range(config.shape.layers) for part in ("keys", "values")}
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", some(DECODERS))
 def test_step_by_step(name: str, tmp_path: Path) -> None:
     model = bothways.Model(made(DECODERS[name], "next-token"))
     (file,) = write_onnx(model.trained, tmp_path / "model.onnx")
     run = session(file)
+    shapes = {one.name: one.shape for one in run.get_inputs()}
+    assert (shapes["ids"], shapes["past.1.keys"][0], shapes["past.1.keys"][2]) == (["batch", "length"], "batch", "past")
     # 1. two texts of unequal length, padded before them, then 16 tokens of each
     ids, lengths = texts(2, 7), [7, 4]
     real = (torch.arange(7) >= 7 - torch.tensor(lengths)[:, None]).long()
@@ -167,7 +186,7 @@ def test_step_by_step(name: str, tmp_path: Path) -> None:
     close(logits, model.logits(one)[:, 4:])
 
 
-@pytest.mark.parametrize("name", COUPLES)
+@pytest.mark.parametrize("name", some(COUPLES))
 def test_two_towers(name: str, tmp_path: Path) -> None:
     model = bothways.Model(made(COUPLES[name], "span-corruption" if name == "t5" else "denoising"))
     writes, reads = (session(file) for file in write_onnx(model.trained, tmp_path / "model.onnx"))
