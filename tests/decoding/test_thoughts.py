@@ -20,7 +20,7 @@ def test_a_thought_keeps_its_budget_and_stays_out_of_the_answer(budget: int, see
     opens, closes = model.vocabulary.ids["<think>"], model.vocabulary.ids["</think>"]
     options = {"temperature": 1.0, "seed": seed, "think_tokens": budget, "logit_bias": ((opens, 8.0), (closes, -2.0))}
     asked = model.tokenizer.encode("cat sees w1")
-    whole, hidden = (generate(model.trained, [asked], GenerateConfig(max_new_tokens=24, hide_thought=hide, **options))[0]
+    whole, hidden = (generate(model.trained, [asked], GenerateConfig(24, hide_thought=hide, **options))[0]
                      for hide in (False, True))
     # 1. the same is written, whatever is shown of it
     assert whole.ids == hidden.ids and whole.thought == hidden.thought
