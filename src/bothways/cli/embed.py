@@ -127,22 +127,18 @@ def _line(text: str, vector: np.ndarray) -> str:
 
 def _write(path: Path, found: Iterable[tuple[str, np.ndarray]], width: int) -> int:
     """Written aside as they come, then renamed; how many there were."""
-    import os
+    from bothways.aside import replacing
 
-    aside, count = path.with_name(f".{path.name}.{os.getpid()}.part"), 0
-    try:
-        with aside.open("wb") as file:
-            if path.suffix == ".npy":
-                _begin_npy(file, 0, width)
-            for text, vector in found:
-                count += 1
-                file.write(vector.tobytes() if path.suffix == ".npy" else (_line(text, vector) + "\n").encode())
-            if path.suffix == ".npy":
-                file.seek(0)
-                _begin_npy(file, count, width)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    count = 0
+    with replacing(path) as aside, aside.open("wb") as file:
+        if path.suffix == ".npy":
+            _begin_npy(file, 0, width)
+        for text, vector in found:
+            count += 1
+            file.write(vector.tobytes() if path.suffix == ".npy" else (_line(text, vector) + "\n").encode())
+        if path.suffix == ".npy":
+            file.seek(0)
+            _begin_npy(file, count, width)
     return count
 
 

@@ -10,13 +10,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 
 if TYPE_CHECKING:
@@ -235,9 +235,8 @@ def _write(path: Path, pictures: list[tuple[str, str]]) -> None:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         "<title>bothways see</title><style>body { margin: 2em; max-width: 70em }</style></head><body>"
         + "\n".join(html for _, html in pictures) + "</body></html>\n")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.write_text(content, encoding="utf-8")
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(content, encoding="utf-8")
 
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 
 
@@ -142,11 +142,8 @@ def timed(scores: list[Score]) -> Iterator[None]:
 
 def save(scores: Iterable[Score], path: str | Path) -> None:
     """Scores as a JSON list, written aside and then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(to_json(scores), encoding="utf-8")
-    os.replace(aside, path)
+    with replacing(Path(path)) as aside:
+        aside.write_text(to_json(scores), encoding="utf-8")
 
 
 def load(path: str | Path) -> list[Score]:

@@ -7,7 +7,6 @@ The network stands twice in `config.json`: as the published entries of its famil
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bothways import families, objectives
+from bothways.aside import replacing
 from bothways.batch import Vocabulary
 from bothways.errors import BothwaysError
 from bothways.families import scaled, settings
@@ -64,17 +63,9 @@ def save(trained: Trained, folder: str | Path, layout: str = "auto", dtype: torc
     """
     folder = Path(folder)
     family = _layout(trained, layout)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    with replacing(folder) as aside:
+        aside.mkdir()
         _write(trained, aside, family, dtype or trained.dtype)
-        swap(aside, folder)
-    except (OSError, SafetensorError) as error:
-        raise BothwaysError(f"{folder} could not be written: {getattr(error, 'strerror', None) or error}",
-                            exit_code=1) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
@@ -367,12 +358,3 @@ def _tokenizer(folder: Path, stored: Mapping[str, Any], config: ModelConfig, for
         raise BothwaysError(f"{folder}: tokenizer.json has {tokenizer.vocabulary.size} tokens, but the network in "
                             f"config.json has only {config.shape.vocabulary}")
     return tokenizer
-
-
-def swap(aside: Path, folder: Path) -> None:
-    """Put the finished folder in its place; an older one steps aside first and goes last."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

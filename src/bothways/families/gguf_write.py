@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from bothways import families
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.families import settings
 from bothways.families.base import Family, token_ids
@@ -79,16 +79,8 @@ def write_gguf(trained: Trained, file: Path, numbers: Numbers = "float32") -> Wr
     if "token_types.weight" in tensors:
         fields["tokenizer.ggml.token_type_count"] = len(tensors["token_types.weight"])
     # 4. aside, then in place
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as aside:
         _write(gguf, aside, name, fields, dict(_laid_out(tensors, architecture, config, numbers, gguf)))
-        aside.replace(file)
-    except OSError as error:
-        raise BothwaysError(f"{file} could not be written: {error.strerror or error}", exit_code=1) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()
     return Written(name, len(tensors), left)
 
 

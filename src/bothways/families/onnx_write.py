@@ -7,15 +7,14 @@ with its keys and values; two towers are a graph of the one that reads and a ste
 from __future__ import annotations
 
 import copy
-import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.families.onnx_parts import SEGMENT, Graph, Reads, Steps, Tells
 from bothways.families.trained import Trained
@@ -147,13 +146,5 @@ def _write(graph: Graph, file: Path) -> None:
         raise BothwaysError(f"ONNX files need the package '{error.name}', which is not installed: "
                             "pip install 'bothways[export]'", exit_code=1) from None
     assert program is not None
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as aside:
         program.save(aside, external_data=False)
-        aside.replace(file)
-    except OSError as error:
-        raise BothwaysError(f"{file} could not be written: {error.strerror or error}", exit_code=1) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.study import sizes
 from bothways.study.contenders import CONTENDERS, CONTROLS, MASK_RATE, Contender, contender, is_contender, slug
@@ -262,10 +263,8 @@ def _differences(one: Study, other: Study) -> Iterator[str]:
 
 def write_json(path: Path, data: object) -> None:
     """Data as JSON, written aside and then renamed, so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(data, indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(data, indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------- what a run is told

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bothways.aside import replacing
 from bothways.pictures import curves
 from bothways.study import answers as words
 from bothways.study import findings, results
@@ -58,9 +58,8 @@ def render(template: str, data: dict[str, Any]) -> str:
 
 def _put(path: Path, text: str) -> None:
     """Written aside and renamed."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------------------- everything

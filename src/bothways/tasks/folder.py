@@ -6,8 +6,6 @@ merged into the network. The folder is written aside and then renamed.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bothways import tasks
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.evaluation.score import Score
 from bothways.families import folder as folders
@@ -43,23 +42,15 @@ def save(task: Task, folder: str | Path, report: Mapping[str, Any] | None = None
     folder = Path(folder)
     data = {"format": FORMAT, "kind": task.kind, "network": task.trained is not None, "settings": task.settings(),
             "report": dict(report or {}), "scores": [stored(score) for score in scores]}
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.task")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
+    with replacing(folder) as aside:
         if task.trained is not None:
             folders.save(task.trained, aside)
         else:
-            aside.mkdir(parents=True)
+            aside.mkdir()
         if weights := {name: tensor.detach().cpu().contiguous() for name, tensor in task.weights().items()}:
             save_file(weights, aside / HEAD, metadata={"format": "pt"})
         write_json(aside / FILE, data)
         (aside / "README.md").write_text(task_card(task, data), encoding="utf-8")
-        folders.swap(aside, folder)
-    except (OSError, SafetensorError) as error:
-        raise BothwaysError(f"{folder} could not be written: {getattr(error, 'strerror', None) or error}",
-                            exit_code=1) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 

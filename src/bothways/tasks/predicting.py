@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.tasks.base import Task
 from bothways.tasks.folder import load
@@ -65,23 +65,15 @@ def write(path: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
     """
     path = Path(path)
     check_name(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8", newline="") as stream:
-            if path.suffix == ".csv":
-                writer = csv.DictWriter(stream, list(_columns(records)), restval="")
-                writer.writeheader()
-                writer.writerows([{name: value if isinstance(value, (str, int, float)) or value is None else
-                                   json.dumps(value, ensure_ascii=False) for name, value in record.items()}
-                                  for record in records])
-            else:
-                stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        aside.replace(path)
-    except OSError as error:
-        raise BothwaysError(f"{path} could not be written ({error.strerror or error})", exit_code=1) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+        if path.suffix == ".csv":
+            writer = csv.DictWriter(stream, list(_columns(records)), restval="")
+            writer.writeheader()
+            writer.writerows([{name: value if isinstance(value, (str, int, float)) or value is None else
+                               json.dumps(value, ensure_ascii=False) for name, value in record.items()}
+                              for record in records])
+        else:
+            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def check_name(path: Path) -> None:

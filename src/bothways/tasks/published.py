@@ -6,8 +6,6 @@ of `CLASSES`: which states are read, what lies between, how the two layers are c
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bothways import families
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.families import folder as folders
 from bothways.families.base import token_ids
@@ -145,19 +144,12 @@ def export(task: Task, folder: str | Path) -> Path:
               "label2id": {label: number for number, label in labels.items()},
               "problem_type": "multi_label_classification" if several else "single_label_classification",
               "classifier_dropout": config.dropout, "torch_dtype": "float32"}
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+    with replacing(folder) as aside:
+        aside.mkdir()
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in published.items()},
                   aside / "model.safetensors", metadata={"format": "pt"})
         write_json(aside / "config.json", stored)
         trained.tokenizer.save(aside)
-        folders.swap(aside, folder)
-    except OSError as error:
-        raise BothwaysError(f"{folder} could not be written: {error.strerror or error}", exit_code=1) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 

@@ -8,8 +8,6 @@ has a text a line, and `index.json` says which model made them. Exact search by 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 from bothways.families import folder as folders
 from bothways.families.files import read_json, write_json
@@ -107,20 +106,13 @@ class Index:
         folder = Path(folder)
         if folder.exists() and not (folder / ABOUT).is_file():
             raise BothwaysError(f"{folder} is there and is no index: name another folder")
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}.index")
-        try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+        with replacing(folder) as aside:
+            aside.mkdir()
             np.save(aside / VECTORS, self.vectors.astype(np.float32, copy=False), allow_pickle=False)
             with (aside / TEXTS).open("w", encoding="utf-8") as stream:
                 stream.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in self.texts)
             write_json(aside / ABOUT, {"format": FORMAT, "model": self.model, "texts": len(self.texts),
                                        "width": int(self.vectors.shape[1])})
-            folders.swap(aside, folder)
-        except OSError as error:
-            raise BothwaysError(f"{folder} could not be written ({error.strerror or error})", exit_code=1) from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> Index:

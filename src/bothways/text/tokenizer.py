@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
+from bothways.aside import replacing
 from bothways.batch import MOST_SENTINELS, RESERVED_TOKENS, SENTINELS, Vocabulary, reserved_tokens
 from bothways.errors import BothwaysError, nearest
 
@@ -160,7 +160,6 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `PreTrainedTokenizerFast` reads."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
             "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>",
@@ -168,9 +167,8 @@ class Tokenizer:
         }
         for name, content in (("tokenizer.json", self.core.to_str(pretty=True)),
                               ("tokenizer_config.json", json.dumps(settings, indent=2) + "\n")):
-            aside = folder / f".{name}.{os.getpid()}.part"
-            aside.write_text(content, encoding="utf-8")
-            os.replace(aside, folder / name)
+            with replacing(folder / name) as aside:
+                aside.write_text(content, encoding="utf-8")
 
     # --- using it ---
 

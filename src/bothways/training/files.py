@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bothways.aside import replacing
 from bothways.errors import BothwaysError
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
     """Indented JSON that is there whole or not at all. Raises: BothwaysError, exit code 1, when the disk refuses."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as aside:
         aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        aside.replace(file)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise BothwaysError(f"{file} could not be written ({error.strerror or error})", exit_code=1) from error
 
 
 def read_json(file: Path) -> dict[str, Any]:

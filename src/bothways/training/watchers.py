@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from bothways.aside import replacing
 from bothways.batch import Key, Window
 from bothways.errors import BothwaysError
 from bothways.objectives import Mixture, Objective
@@ -104,11 +105,9 @@ class JsonLines(Watcher):
         self._last = (0, 0.0)
 
     def started(self, outlook: Outlook) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read(self.file) if line["step"] <= outlook.done and not line.get("final")]
-        aside = self.file.with_name(self.file.name + ".part")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        aside.replace(self.file)
+        with replacing(self.file) as aside:
+            aside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         logged = [line for line in lines if "loss" in line]
         self._last = (logged[-1]["tokens"], logged[-1]["seconds"]) if logged else (0, 0.0)
         self._stream = self.file.open("a", encoding="utf-8")
