@@ -118,5 +118,15 @@ def test_the_commands_as_printed(tmp_path, monkeypatch, capsys):
                      "--out", "out", "--steps", "2", "--answer", "4"]) == 0
     printed = capsys.readouterr()
     assert "line 21 (" in printed.err and "saved to out" in printed.out
+    # what it was worth before, what learning took, and the same in the folder
+    assert cli.main(["tune", "--task", "instruct", "--from", "model", "--data", "train.jsonl", "--keep", "0.2",
+                     "--out", "out", "--steps", "2", "--answer", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "untuned dev" in printed and "of processor time, threads: " in printed
+    stored = json.loads((tmp_path / "out" / "task.json").read_text())
+    names = [score["name"] for score in stored["scores"]]
+    assert names == ["dev answer NLL", "untuned dev answer NLL"]
+    assert {"seconds", "processor seconds", "threads"} == stored["report"]["learning"].keys()
+    assert '"processor seconds": ' in (tmp_path / "out" / "README.md").read_text()
     assert cli.main(["chat", "model", "w1"]) == 2
     assert "bothways tune --task instruct" in capsys.readouterr().err

@@ -107,7 +107,10 @@ def run(options: Any) -> int:
         Console().print(table)
     if options.json is not None:
         save(result.scores, options.json)
-    print(f"tuned in {result.report['seconds']:.0f} s, saved to {options.out}")
+    learning = result.report["learning"]
+    print(f"tuned in {result.report['seconds']:.0f} s, of which learning {learning['seconds']:.0f} s "
+          f"({learning['processor seconds']:.0f} s of processor time, threads: {learning['threads']}), "
+          f"saved to {options.out}")
     return 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bothways.errors import BothwaysError
@@ -11,6 +12,8 @@ from bothways.model.config import ModelConfig
 
 _WRONG = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 """What code raises that meets a text, a list or nothing where a number is meant."""
+Path = tuple[str | int, ...]
+"""Where a value stands in nested groups and lists."""
 
 
 def read_config(family: Family, stored: Mapping[str, Any], where: str) -> ModelConfig:
@@ -18,15 +21,42 @@ def read_config(family: Family, stored: Mapping[str, Any], where: str) -> ModelC
 
     Raises:
         BothwaysError: as `from_config`; an entry that is of another kind than the family takes, named if it can be
-            told.
+            told; a number with a fraction where the family takes a whole one.
     """
     try:
-        return family.from_config(stored, where)
+        config = family.from_config(stored, where)
     except _WRONG as error:
         culprit = _culprit(family, stored, where)
         said = "an entry that is" if culprit is None else f"{culprit} {stored[culprit]!r}, which is"
         raise BothwaysError(f"{where} has {said} of another kind than {family.architecture} takes ({error}): correct "
                             "it") from None
+    for path, value in _fractions(stored):
+        # where a whole number is read, the fraction goes unseen, and another whole number is another network (the one
+        # after the next, where an entry is halved)
+        lower, *upper = (_read(family, _with(stored, path, math.trunc(value) + i), where) for i in (0, 1, 2))
+        if lower == config and any(other != config for other in upper):
+            raise BothwaysError(f"{where} has {'.'.join(map(str, path))} {value!r}, but {family.architecture} takes a "
+                                "whole number there: correct it")
+    return config
+
+
+def _fractions(part: Any, path: Path = ()) -> Iterator[tuple[Path, float]]:
+    """Every number that is not whole, in groups and lists too."""
+    if isinstance(part, float) and math.isfinite(part) and not part.is_integer():
+        yield path, part
+    elif isinstance(part, Mapping | list):
+        for name, value in part.items() if isinstance(part, Mapping) else enumerate(part):
+            yield from _fractions(value, (*path, name))
+
+
+def _with(part: Any, path: Path, value: Any) -> Any:
+    """The same data with another value in one place."""
+    if not path:
+        return value
+    first, *rest = path
+    if isinstance(part, Mapping):
+        return {**part, first: _with(part[first], tuple(rest), value)}
+    return [_with(one, tuple(rest), value) if place == first else one for place, one in enumerate(part)]
 
 
 def _culprit(family: Family, stored: Mapping[str, Any], where: str) -> str | None:
@@ -38,6 +68,14 @@ def _culprit(family: Family, stored: Mapping[str, Any], where: str) -> str | Non
         if not isinstance(value, int | float) and _reads(family, {**rest, name: 8}, where, name):
             return name
     return None
+
+
+def _read(family: Family, stored: Mapping[str, Any], where: str) -> ModelConfig | None:
+    """What the family reads, or none where it reads nothing."""
+    try:
+        return family.from_config(stored, where)
+    except (BothwaysError, *_WRONG):
+        return None
 
 
 def _reads(family: Family, stored: Mapping[str, Any], where: str, tried: str | None = None) -> bool:

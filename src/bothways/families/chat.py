@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,6 @@ def render(template: str, messages: Sequence[Mapping[str, str]], tokens: Mapping
         BothwaysError: the template is broken, tries to leave the sandbox, or refuses the conversation.
     """
     from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     for message in messages:
         told = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None,)
@@ -33,12 +33,20 @@ def render(template: str, messages: Sequence[Mapping[str, str]], tokens: Mapping
     def refuse(reason: str) -> None:
         raise TemplateError(reason)
 
+    known = {"raise_exception": refuse, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
+    try:
+        return str(_compiled(template).render(messages=[dict(one) for one in messages], **known, **tokens,
+                                              add_generation_prompt=True))
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise BothwaysError(f"the chat template of {where} does not take this conversation ({error})") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(template: str) -> Any:
+    """The template ready to be filled in; compiling takes several times as long as filling."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
                                                 extensions=["jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    known = {"raise_exception": refuse, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
-    try:
-        return str(environment.from_string(template).render(messages=[dict(one) for one in messages], **known, **tokens,
-                                                            add_generation_prompt=True))
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise BothwaysError(f"the chat template of {where} does not take this conversation ({error})") from None
+    return environment.from_string(template)

@@ -197,12 +197,19 @@ def _first(specs: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> Obj
 
 
 def _model_type(folder: Path, stored: Mapping[str, Any]) -> str:
-    """What config.json says, or, in one that is older than that entry, what the names of an encoder's weights say."""
-    if "model_type" in stored or weights_file(folder) is None:
-        return str(stored.get("model_type"))
-    stems = {name.split(".")[0] for name in open_weights(folder)}
+    """What config.json says, or, in one that is older than that entry, what the names of an encoder's weights say.
+
+    Raises:
+        BothwaysError: neither says it.
+    """
+    if stored.get("model_type") is not None:
+        return str(stored["model_type"])
+    stems = {name.split(".")[0] for name in open_weights(folder)} if weights_file(folder) is not None else set()
     known = stems & {"bert", "roberta", "distilbert", "albert", "electra"}
-    return known.pop() if len(known) == 1 else "None"
+    if len(known) != 1:
+        raise BothwaysError(f"{folder / 'config.json'} does not say of which family the model is: write its name "
+                            'there, such as "model_type": "llama"')
+    return known.pop()
 
 
 def _model_of(folder: Path) -> Path:

@@ -11,6 +11,7 @@ attention over latents takes apart stay as they are.
 from __future__ import annotations
 
 import platform
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,7 +32,7 @@ FEW = 32
 """Up to so many rows meet 8-bit weights as they are; for more these are made whole first, once a call."""
 
 
-class Compact(nn.Module):
+class Compact(nn.Module, ABC):
     """A linear layer whose weights have few bits; it answers as `nn.Linear` does, and cannot be trained."""
 
     bits: Bits
@@ -43,9 +44,9 @@ class Compact(nn.Module):
         self.bias: Tensor | None
 
     @property
+    @abstractmethod
     def weight(self) -> Tensor:
         """(O, I) the weights that are meant, made anew each time."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Compact:
         """Refused but for evaluation."""

@@ -85,6 +85,15 @@ class Task(ABC):
             BothwaysError: rows or options from which nothing can be learned.
         """
 
+    @classmethod
+    def untuned(cls, trained: Trained | None, options: Any, config: TuneConfig) -> Self | None:
+        """The task before it is tuned, to be scored beside it; none where a new head could answer nothing yet.
+
+        Raises:
+            BothwaysError: as `fit`.
+        """
+        return None
+
     @abstractmethod
     def predict(self, rows: Sequence[Any]) -> list[Any]:
         """The answer to each row."""

@@ -9,6 +9,7 @@ trained before `fit`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from bothways.families.trained import Trained
 
 
-class Estimator(BaseEstimator):  # type: ignore[misc]
+class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     """A task as an estimator; `kind` says which.
 
     Args:
@@ -101,8 +102,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
         return save(self._fitted(), folder)
 
+    @abstractmethod
     def _row(self, kind: type[Task], item: Any, answer: Any) -> Any:
-        raise NotImplementedError
+        """An item and its answer as a row of the task. Raises: BothwaysError."""
 
     def _fitted(self) -> Task:
         from sklearn.exceptions import NotFittedError

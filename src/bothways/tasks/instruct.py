@@ -106,15 +106,8 @@ class Task(base.Task):
     @classmethod
     def fit(cls, trained: Trained | None, train: Sequence[Row], dev: Sequence[Row], options: Any, config: TuneConfig,
             watch: base.Watch | None = None) -> Self:
-        if trained is None:
-            raise BothwaysError("answering tunes a network: say which (--from)")
         # 1. a copy of the network, in a format in which it can be asked
-        known = _answering(replace(trained, network=copy.deepcopy(trained.network)))
-        room = known.config.position.length - options.answer
-        if room < 3:
-            raise BothwaysError(f"an answer of {options.answer} tokens leaves no room for a question in the "
-                                f"{known.config.position.length} places of this network: lower --answer")
-        found = cls(known, options, min(config.longest, room))
+        found = cls.untuned(trained, options, config)
         # 2. every answer given what was said before
         asked = found.asked_of(train)
         if not asked:
@@ -125,9 +118,20 @@ class Task(base.Task):
             return loss(found.trained, [fixed[place] for place in places])
 
         # 3. the loop
-        tune(known.network, None, len(asked), loss_of, config, watch, lengths=[len(ids) for ids, _ in asked],
+        tune(found.trained.network, None, len(asked), loss_of, config, watch, lengths=[len(ids) for ids, _ in asked],
              judge=(lambda: -found._nll(kept).value) if kept else None)
         return found
+
+    @classmethod
+    def untuned(cls, trained: Trained | None, options: Any, config: TuneConfig) -> Self:
+        if trained is None:
+            raise BothwaysError("answering tunes a network: say which (--from)")
+        known = _answering(replace(trained, network=copy.deepcopy(trained.network)))
+        room = known.config.position.length - options.answer
+        if room < 3:
+            raise BothwaysError(f"an answer of {options.answer} tokens leaves no room for a question in the "
+                                f"{known.config.position.length} places of this network: lower --answer")
+        return cls(known, options, min(config.longest, room))
 
     def asked_of(self, some: Sequence[Row]) -> list[Asked]:
         """Of every answer the tokens up to its end, and which of them are the answer's."""

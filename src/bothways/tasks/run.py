@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from bothways import tasks
 from bothways.errors import BothwaysError
@@ -39,7 +42,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Result:
-    """A tuned task, its scores on the test rows (and, named so, on the dev rows), and what is known of its making."""
+    """A tuned task, its scores on the test and dev rows (named so, also of the model before it was tuned, where that
+    can be asked), and what is known of its making."""
 
     task: Task
     scores: list[Score]
@@ -84,13 +88,16 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
     if seeds > 1 and not len(given.dev):
         raise BothwaysError(f"{seeds} seeds need rows to choose the best by: give --dev, or --keep a share back")
     config = config.over(len(given.train))
-    clock = Stopwatch()
+    clock, learning = Stopwatch(), {"seconds": 0.0, "processor seconds": 0.0, "threads": torch.get_num_threads()}
+    untuned = kind.untuned(trained, options, config) if len(given.dev) else None
+    first = [] if untuned is None else _scored(untuned, given.dev, "untuned dev")
     best: tuple[Task, list[Score]] | None = None
     runs: list[dict[str, Any]] = []
     for seed in range(config.seed, config.seed + seeds):
         one = replace(config, seed=seed)
-        task = kind.fit(trained, given.train.items, given.dev.items, options, one,  # type: ignore[arg-type]
-                        None if watch is None else watch(seed, one))
+        with _added(learning):
+            task = kind.fit(trained, given.train.items, given.dev.items, options, one,  # type: ignore[arg-type]
+                            None if watch is None else watch(seed, one))
         chosen_by = _scored(task, given.dev, "dev")
         tested = [] if given.test is None else _scored(task, given.test, "test")
         runs.append({"seed": seed, **{score.name: score.value for score in (*chosen_by, *tested)}})
@@ -101,14 +108,15 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
             best = task, [*chosen_by, *tested]
     assert best is not None
     task, scores = best
-    report: dict[str, Any] = {"data": given.about(), "tuning": asdict(config), "seconds": round(clock.seconds, 1)}
+    report: dict[str, Any] = {"data": given.about(), "tuning": asdict(config), "seconds": round(clock.seconds, 1),
+                              "learning": {name: round(value, 1) for name, value in learning.items()}}
     if seeds > 1:
         names = [name for name in runs[0] if name != "seed"]
         report["seeds"] = runs
         report["over seeds"] = {name: {"mean": float(np.mean([run[name] for run in runs])),
                                        "deviation": float(np.std([run[name] for run in runs], ddof=1))}
                                 for name in names}
-    return Result(task, scores, report)
+    return Result(task, [*scores, *first], report)
 
 
 def tune_from_files(name: str, base: str | Path | None, out: str | Path, train: str | Path, options: Any,
@@ -122,8 +130,6 @@ def tune_from_files(name: str, base: str | Path | None, out: str | Path, train: 
         name: the kind of task. base: the folder of the model to begin with, or none for a way without a network.
         others: see `data` and `tuned`.
     """
-    import torch
-
     from bothways.families.folder import load
 
     kind = tasks.kind(name)
@@ -140,6 +146,15 @@ def tune_from_files(name: str, base: str | Path | None, out: str | Path, train: 
 def _scored(task: Task, rows: Rows[Any], part: str) -> list[Score]:
     """The scores of some rows, named after them; none of no rows."""
     return [replace(score, name=f"{part} {score.name}") for score in task.scores(rows.items)] if len(rows) else []
+
+
+@contextmanager
+def _added(learning: dict[str, float]) -> Iterator[None]:
+    """Add the seconds that a block takes, and those that its threads compute."""
+    began, worked = time.perf_counter(), time.process_time()
+    yield
+    learning["seconds"] += time.perf_counter() - began
+    learning["processor seconds"] += time.process_time() - worked
 
 
 def _better(one: Sequence[Score], other: Sequence[Score]) -> bool:

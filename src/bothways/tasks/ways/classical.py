@@ -6,6 +6,7 @@ All three are one matrix once they are fitted, and that is what is stored: no pi
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -53,10 +54,9 @@ class Classical(Way):
                    torch.from_numpy(np.asarray(weight, np.float32)), torch.from_numpy(np.asarray(bias, np.float32)))
 
     @classmethod
+    @abstractmethod
     def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, np.ndarray]:
-        model = cls._model(features.shape[0], config)
-        fitted_quietly(model, features, numbers)
-        return model.coef_, model.intercept_
+        """Weights (classes, terms) and biases (classes,), of one row where there are two classes."""
 
     @classmethod
     def _binary(cls, features: Any, has: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, float]:
@@ -65,10 +65,6 @@ class Classical(Way):
             return np.zeros(features.shape[1]), 20.0 if has.all() else -20.0
         weight, bias = cls._linear(features, has.astype(int), config)
         return (weight[0], float(bias[0])) if len(weight) == 1 else (weight[1] - weight[0], float(bias[1] - bias[0]))
-
-    @classmethod
-    def _model(cls, texts: int, config: TuneConfig) -> Any:
-        raise NotImplementedError
 
     def log_probabilities(self, texts: Sequence[Row]) -> np.ndarray:
         features = self.vectoriser.transform([_read(row) for row in texts])
@@ -92,7 +88,22 @@ class Classical(Way):
         return cls(choices, terms, weights["idf"].numpy(), weights["weight"], weights["bias"])
 
 
-class Logistic(Classical):
+class Discriminative(Classical):
+    """A linear model of p(y | x), or of what separates the classes, as scikit-learn fits it."""
+
+    @classmethod
+    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, np.ndarray]:
+        model = cls._model(features.shape[0], config)
+        fitted_quietly(model, features, numbers)
+        return model.coef_, model.intercept_
+
+    @classmethod
+    @abstractmethod
+    def _model(cls, texts: int, config: TuneConfig) -> Any:
+        """What is fitted to so many texts."""
+
+
+class Logistic(Discriminative):
     """Logistic regression."""
 
     name, estimator = "logistic", "logistic regression"
@@ -103,7 +114,7 @@ class Logistic(Classical):
         return model.set_params(class_weight="balanced" if config.balanced else None)
 
 
-class LinearSvm(Classical):
+class LinearSvm(Discriminative):
     """A linear support vector machine; its margins are no probabilities, and are given as if they were logits."""
 
     name, estimator = "svm", "linear SVM, softmax of its margins"
