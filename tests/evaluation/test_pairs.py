@@ -104,8 +104,8 @@ def test_a_tree_reads_both_members_as_they_are():
     for (one, other), (first, second) in zip(members, found):
         whole = [answers(trained, [way.pose(ids, np.arange(len(ids)) > 0)])[0].log_probs.sum() for ids in (one, other)]
         assert first - second == pytest.approx(whole[0] - whole[1], abs=1e-4)
-    tree = pairs.tree(good[0], bad[0], 6)
-    assert len(tree) == len(good[0]) + len(bad[0]) - 6 and len(tree.asks[0].where) == len(good[0]) + len(bad[0]) - 12
+    both = pairs.tree([way.pose(ids, np.arange(len(ids)) >= 6) for ids in (good[0], bad[0])]).example
+    assert len(both) == len(good[0]) + len(bad[0]) - 6 and len(both.asks[0].where) == len(good[0]) + len(bad[0]) - 12
 
 
 def test_other_rules_by_hand():

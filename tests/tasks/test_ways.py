@@ -162,3 +162,19 @@ def test_words_are_the_labels_with_spaces_unless_given():
     choices = Choices(("card_lost", "pin"), False, options("prompt", words=("pin=secret number",)))
     assert words_of(choices) == {"card_lost": "card lost", "pin": "secret number"}
     assert replace(choices.options, words=["pin=x"]).words == ("pin=x",)
+
+
+@pytest.mark.parametrize(("way", "paradigm"), [
+    ("text-to-text", "causal"), ("text-to-text", "spans"), ("text-to-text", "denoising"), ("text-to-text", "prefix"),
+    ("text-to-text", "diffusion"), ("prompt", "causal"), ("prompt", "masked"), ("generative", "causal"),
+    ("generative", "spans"), ("channel", "hybrid"), ("channel", "prefix")])
+def test_what_labels_and_texts_share_is_read_once_with_the_same_answers(way, paradigm):
+    trained = small(paradigm)
+    words = [f"w{one} w{two}" if two < 5 else f"w{one}" for one in range(4) for two in range(6)]
+    rng = np.random.default_rng(0)
+    rows = as_rows([(" ".join(f"w{i}" for i in rng.integers(0, 5, 1 + n % 5)), words[n % len(words)])
+                    for n in range(24)])
+    task = Task.fit(trained, rows, [], options(way, untuned=True), CONFIG).way
+    plain, shared = task.log_probabilities(rows[:6], shared=False), task.log_probabilities(rows[:6])
+    assert len(task.choices.labels) == 24 and np.ptp(plain) > 0.3
+    assert shared == pytest.approx(plain, abs=1e-5)

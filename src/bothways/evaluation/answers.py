@@ -48,10 +48,9 @@ def answers(trained: Trained, examples: Sequence[Example], tokens: int = TOKENS)
     Returns:
         one Answers for each Example: (T,) float64 natural logs and (T,) bool.
     """
-    def reader(logits: Tensor, targets: Tensor) -> Tensor:
-        chosen = logits.gather(-1, targets[:, None])[:, 0]
-        log_probs = chosen - logits.logsumexp(-1)
-        return torch.stack([log_probs, (logits.argmax(-1) == targets).to(log_probs.dtype)], dim=-1)
+    def reader(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+        log_probs = logits[rows, targets] - logits.logsumexp(-1)[rows]
+        return torch.stack([log_probs, (logits.argmax(-1)[rows] == targets).to(log_probs.dtype)], dim=-1)
 
     return [Answers(both[:, 0].astype(np.float64), both[:, 1] > 0.5)
             for both in _read(trained, examples, tokens, reader, 2)]
@@ -60,12 +59,15 @@ def answers(trained: Trained, examples: Sequence[Example], tokens: int = TOKENS)
 def distributions(trained: Trained, examples: Sequence[Example], tokens: int = TOKENS) -> list[np.ndarray]:
     """The whole distribution at every target: for each Example (T, V) float32 log-probabilities."""
     size = trained.network.config.shape.vocabulary
-    return _read(trained, examples, tokens, lambda logits, _: logits.log_softmax(-1), size)
+    return _read(trained, examples, tokens, lambda logits, rows, _: logits.log_softmax(-1)[rows], size)
 
 
 def _read(trained: Trained, examples: Sequence[Example], tokens: int,
-          reader: Callable[[Tensor, Tensor], Tensor], width: int) -> list[np.ndarray]:
-    """Call the network on packed rows and give `reader(logits, targets)` back Example by Example, (T, width) each."""
+          reader: Callable[[Tensor, Tensor, Tensor], Tensor], width: int) -> list[np.ndarray]:
+    """Call the network on packed rows; `reader(logits, rows, targets)` comes back Example by Example, (T, width) each.
+
+    A place that is asked for several targets in a row has one row of logits: `rows` (T,) says which.
+    """
     network, logits_of = trained.network, functools.partial(trained.objective.logits, trained.network)
 
     def row_by_row() -> Iterator[tuple[list[int], list[np.ndarray]]]:
@@ -77,10 +79,12 @@ def _read(trained: Trained, examples: Sequence[Example], tokens: int,
                 ask = row.asks[0]
                 with reading(network):
                     # 2. logits piece by piece, in float32 whatever the network computes in
-                    states = network(row).states[ask.where]
+                    states = network(row).states
                     step = max(1, LOGITS // network.config.shape.vocabulary)
-                    pieces = [reader(logits_of(states[start:start + step], ask.head).float(),
-                                     ask.targets[start:start + step]).cpu() for start in range(0, sum(counts), step)]
+                    pieces = []
+                    for where, targets in zip(ask.where.split(step), ask.targets.split(step), strict=True):
+                        places, back = where.unique_consecutive(return_inverse=True)
+                        pieces.append(reader(logits_of(states[places], ask.head).float(), back, targets).cpu())
                 answered = torch.cat(pieces).numpy()
             # 3. cut the row back into its Examples
             yield numbers, np.split(answered, np.cumsum(counts)[:-1])

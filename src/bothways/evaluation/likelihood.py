@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bothways.batch import Example, Vocabulary, Window
-from bothways.evaluation.answers import TOKENS, answers
+from bothways.evaluation.answers import TOKENS, Answers, answers
 from bothways.evaluation.lengths import length_nll
 from bothways.evaluation.pseudo import RULES, pseudo_nats
 from bothways.evaluation.questions import Way, halves, rests, tells_length, ways, with_end
@@ -42,6 +42,8 @@ Asked = tuple[np.ndarray, np.ndarray]
 """(ids (L,) int64, hidden (L,) bool): the tokens whose likelihood is wanted, given the others."""
 TrueNLL = Callable[[np.ndarray], np.ndarray]
 """ids (L,) -> (L,) true -log p(token | left), in nats."""
+Answer = Callable[["Trained", Sequence[Example], int], list[Answers]]
+"""How a network is asked: `answers`, or `trees.answers_together`."""
 Form = Literal["exact-k", "times"]
 """Of the bound: k hidden tokens, or each hidden with chance t."""
 
@@ -116,28 +118,35 @@ def estimator(way: Way, samples: int, length: str = "", form: Form = "exact-k") 
     return f"upper bound{' over times' if form == 'times' else ''}{notes[length]}, {samples} samples"
 
 
-def exact(trained: Trained, way: Way, asked: Sequence[Asked], tokens: int = TOKENS) -> np.ndarray:
+def exact(trained: Trained, way: Way, asked: Sequence[Asked], tokens: int = TOKENS,
+          answer: Answer = answers) -> np.ndarray:
     """-log p of the hidden tokens by the chain rule: (n,) nats."""
-    return np.array([one.nats for one in answers(trained, [way.pose(*pair) for pair in asked], tokens)])
+    return np.array([one.nats for one in answer(trained, [way.pose(*pair) for pair in asked], tokens)])
 
 
 def bound(trained: Trained, way: Way, asked: Sequence[Asked], samples: int, seed: int = 0,
-          tokens: int = TOKENS, form: Form = "exact-k") -> np.ndarray:
+          tokens: int = TOKENS, form: Form = "exact-k", answer: Answer = answers,
+          numbers: Sequence[int] | None = None) -> np.ndarray:
     """The upper bound on -log p of the hidden tokens, averaged over `samples` draws: (n,) nats; 0 where none is hidden.
 
     The draws are a function of (seed, number of the question): common random numbers for all models.
+
+    Args:
+        answer: how the network is asked: each question by itself, or `trees.answers_together`.
+        numbers: of the questions, where it is not their place: those of one number have the same draws.
     """
     total = np.zeros(len(asked))
     questions: list[Example] = []
     shares: list[tuple[int, float]] = []
     draw = subsets if form == "exact-k" else timed_subsets
-    for number, (ids, hidden) in enumerate(asked):
+    for place, (ids, hidden) in enumerate(asked):
+        number = place if numbers is None else numbers[place]
         for subset, weight in draw(int(hidden.sum()), samples, np.random.default_rng((seed, number))):
             if subset.any():
                 questions.append(way.pose(ids, _within(hidden, subset)))
-                shares.append((number, weight))
-    for (number, weight), one in zip(shares, answers(trained, questions, tokens)):
-        total[number] += weight * one.nats
+                shares.append((place, weight))
+    for (place, weight), one in zip(shares, answer(trained, questions, tokens)):
+        total[place] += weight * one.nats
     return total
 
 

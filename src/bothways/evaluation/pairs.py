@@ -29,8 +29,8 @@ from bothways.evaluation.answers import TOKENS, Answers, answers
 from bothways.evaluation.pseudo import turns, words
 from bothways.evaluation.questions import Way, ways
 from bothways.evaluation.score import Score, mean_score, timed
-from bothways.objectives import base
-from bothways.visibility import IntoPrefix, causal, same_block
+from bothways.evaluation.trees import looks_left, shared_beginning, tree
+from bothways.visibility import causal
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
@@ -44,8 +44,6 @@ RULES = {
 """Rule -> the estimator's name in a Score."""
 CHUNK = 256
 """Pairs whose questions are laid out at one time."""
-TREE = causal & (IntoPrefix() | same_block)
-"""Two members behind what they share: `prefix` 1 is shared, and each member is a `block` of its own."""
 LEVELS = ("1 piece", "2 pieces", "3 or more pieces")
 
 
@@ -135,13 +133,6 @@ def critical_pieces(good: np.ndarray, bad: np.ndarray, vocabulary: Vocabulary) -
     return max(sizes, default=0)
 
 
-def shared_beginning(one: np.ndarray, other: np.ndarray) -> int:
-    """The number of tokens with which both begin."""
-    same = min(len(one), len(other))
-    differ = np.flatnonzero(one[:same] != other[:same])
-    return int(differ[0]) if len(differ) else same
-
-
 def default_rule(way: Way) -> str:
     """nll for the chain rule, word-blanks for two towers, the bound for diffusion, else PLL-word-l2r."""
     if way.two_towers:
@@ -165,7 +156,7 @@ def score(trained: Trained, way: Way, rule: str, good: Sequence[np.ndarray], bad
     `first` is the number of the first pair among all, on which the corruption of a bound depends.
     """
     if rule == "nll" and _reads_plainly(way, trained):
-        return _by_trees(trained, good, bad, tokens)
+        return _by_trees(trained, way, good, bad, tokens)
     questions: list[Example] = []
     # (place of the question's sentence, weight, which of its targets count: all when none)
     notes: list[tuple[int, float, int | None]] = []
@@ -194,37 +185,24 @@ def _answered(trained: Trained, questions: Sequence[Example], tokens: int) -> li
 
 def _reads_plainly(way: Way, trained: Trained) -> bool:
     """Whether a way reads a text as it stands, left to right, each place naming the next: two can then be a tree."""
-    if way.two_towers or way.mode is None or way.mode.predicts != "next" or trained.config.mixer.kind != "attention":
+    if way.two_towers or way.mode is None or way.mode.predicts != "next":
         return False
     ids = np.array([trained.vocabulary.bos, *np.flatnonzero(~trained.vocabulary.special)[:3]], dtype=np.int64)
     posed = way.pose(ids, np.arange(len(ids)) > 0)
-    return posed.visibility == causal and posed.inputs.tolist() == ids.tolist() and set(posed.fields) == {
-        "index", "position", "document"}
+    return posed.visibility == causal and posed.inputs.tolist() == ids.tolist() and looks_left(posed, trained.config)
 
 
-def _by_trees(trained: Trained, good: Sequence[np.ndarray], bad: Sequence[np.ndarray],
+def _by_trees(trained: Trained, way: Way, good: Sequence[np.ndarray], bad: Sequence[np.ndarray],
               tokens: int) -> list[tuple[float, float]]:
     """log p of what differs in each pair, the shared beginning read once."""
-    starts = [max(1, shared_beginning(*members)) for members in zip(good, bad)]
-    trees = [tree(one, other, start) for one, other, start in zip(good, bad, starts)]
+    trees = []
+    for members in zip(good, bad):
+        start = max(1, shared_beginning(*members))
+        trees.append(tree([way.pose(ids, np.arange(len(ids)) >= start) for ids in members]))
     found = []
-    for one, start, answered in zip(good, starts, _answered(trained, trees, tokens)):
-        cut = len(one) - start
-        found.append((float(answered.log_probs[:cut].sum()), float(answered.log_probs[cut:].sum())))
+    for (_, (one, other)), answered in zip(trees, _answered(trained, [asked for asked, _ in trees], tokens)):
+        found.append((float(answered.log_probs[one].sum()), float(answered.log_probs[other].sum())))
     return found
-
-
-def tree(one: np.ndarray, other: np.ndarray, start: int) -> Example:
-    """Two texts that share their first `start` tokens (at least one) in one row: what follows is asked of both."""
-    place = np.concatenate([np.arange(len(one)), np.arange(start, len(other))])
-    block = np.concatenate([np.zeros(start), np.ones(len(one) - start), np.full(len(other) - start, 2)])
-    tails = [np.arange(start, len(one)), np.arange(len(one), len(place))]
-    # the token before each: in its own branch, or the last one they share
-    where = np.concatenate([np.where(tail == first, start - 1, tail - 1)
-                            for tail, first in zip(tails, (start, len(one)))])
-    inputs = np.concatenate([one, other[start:]])
-    return base.example(inputs, TREE, [base.ask(where, inputs[np.concatenate(tails)])], index=place, position=place,
-                        prefix=block == 0, block=block)
 
 
 def sentence(tokenizer: Tokenizer, text: str) -> np.ndarray:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from bothways.batch import Example
+from bothways.evaluation.answers import answers
 from bothways.evaluation.likelihood import bound, exact
 from bothways.evaluation.questions import Way, ways
 from bothways.evaluation.rows import packed
+from bothways.evaluation.trees import answers_together
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
@@ -46,10 +48,17 @@ def loss(trained: Trained, examples: Sequence[Example]) -> Tensor:
     return (losses if ask.weights is None else losses * ask.weights).sum() / ask.count
 
 
-def nats(trained: Trained, way: Way, asked: Sequence[Asked], samples: int, seed: int, tokens: int) -> np.ndarray:
-    """-log p of the hidden tokens, or its bound, whose draws are the same for the same place in `asked`: (n,)."""
-    return exact(trained, way, asked, tokens) if way.kind == "exact" else \
-        bound(trained, way, asked, samples, seed, tokens)
+def nats(trained: Trained, way: Way, asked: Sequence[Asked], samples: int, seed: int, tokens: int,
+         numbers: Sequence[int] | None = None, shared: bool = True) -> np.ndarray:
+    """-log p of the hidden tokens, or its bound: (n,).
+
+    Args:
+        numbers: of the questions, the places in `asked` when none; the draws of a bound are the same for one number.
+        shared: whether what questions have in common is read once; else each is read by itself, for reference.
+    """
+    answer = answers_together if shared else answers
+    return exact(trained, way, asked, tokens, answer) if way.kind == "exact" else \
+        bound(trained, way, asked, samples, seed, tokens, answer=answer, numbers=numbers)
 
 
 def hidden_part(way: Way, ids: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> Example:

@@ -8,12 +8,14 @@
 | channel | the template turned, "It is label. text" | the text | nothing: p(x \\| y) (arXiv 2108.04106) |
 
 A model that reads left to right (or writes with a decoder) answers by the chain rule, exactly; one that fills places
-answers by its bound, with the same draws for every label. Each text costs a pass for each label.
+answers by its bound, with the same draws for every label. What labels or texts have in common is read once
+(`evaluation.trees`): a text before all its labels, a label before all its texts, a blank that several words may fill.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -31,13 +33,14 @@ from bothways.tasks.ways import Choices, Row, Way
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
+    from bothways.text.tokenizer import Tokenizer
 
 TEMPLATE = "{text} It is about {label}."
 """How a prompt is written where the user says nothing."""
 SAMPLES = 8
 """Draws of a bound."""
-TOGETHER = 64
-"""Texts whose labels are scored together."""
+TOGETHER = 1 << 14
+"""Questions that are asked together: the more, the more they have in common."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,18 @@ class Form:
 
     @staticmethod
     def _ids(trained: Trained, words: str) -> list[int]:
-        return trained.tokenizer.encode(words, reserved=False) if words else []
+        return list(_encoded(trained.tokenizer, words)) if words else []
 
     @staticmethod
     def _spaced(trained: Trained, words: str) -> str:
         """With the space that stands before a word inside a text, where pieces have it in them."""
         return words if getattr(trained.tokenizer, "kind", "") in ("words", "bytes") else " " + words
+
+
+@functools.lru_cache(maxsize=4096)
+def _encoded(tokenizer: Tokenizer, words: str) -> tuple[int, ...]:
+    """The same labels come with every text, and the same texts with every label."""
+    return tuple(tokenizer.encode(words, reserved=False))
 
 
 def _hidden(trained: Trained, before: Sequence[int], asked: Sequence[int], behind: Sequence[int]) -> Asked:
@@ -137,22 +146,30 @@ class ByLikelihood(Way):
         found.trained.network.eval()
         return found
 
-    def log_probabilities(self, texts: Sequence[Row], tokens: int = TOKENS) -> np.ndarray:
-        found = np.zeros((len(texts), len(self.choices.labels)), dtype=np.float64)
-        for first in range(0, len(texts), TOGETHER):
-            some = texts[first:first + TOGETHER]
-            for number, label in enumerate(self.choices.labels):
-                # the same draws for every label: only then does their noise cancel
-                asked = [self.form.asked(self.trained, text, label) for text in some]
-                spent = nats(self.trained, self.asking, asked, SAMPLES, first, tokens)
-                if self.posterior and self.asking.kind != "exact":
-                    # a bound on words knows how many they are: labels of different length are compared word for word
-                    spent = spent / np.array([hidden.sum() for _, hidden in asked])
-                found[first:first + len(some), number] = -spent
+    def log_probabilities(self, texts: Sequence[Row], tokens: int = TOKENS, shared: bool = True) -> np.ndarray:
+        """Args: shared: whether what labels and texts have in common is read once; else not, for reference."""
+        scores = torch.from_numpy(self._scores(texts, tokens, shared))
+        return scores.log_softmax(-1).float().numpy()
+
+    def _scores(self, texts: Sequence[Row], tokens: int, shared: bool) -> np.ndarray:
+        """log p of the label given the text, or of the text given the label times its share: (n, labels)."""
+        labels = self.choices.labels
+        found = np.zeros((len(texts), len(labels)), dtype=np.float64)
+        each = len(labels) * (1 if self.asking.kind == "exact" else SAMPLES)
+        step = max(1, TOGETHER // each)
+        for first in range(0, len(texts), step):
+            some = texts[first:first + step]
+            asked = [self.form.asked(self.trained, text, label) for label in labels for text in some]
+            # the same draws for every label: only then does their noise cancel
+            numbers = [first + place for _ in labels for place in range(len(some))]
+            spent = nats(self.trained, self.asking, asked, SAMPLES, 0, tokens, numbers, shared)
+            if self.posterior and self.asking.kind != "exact":
+                # a bound on words knows how many they are: labels of different length are compared word for word
+                spent = spent / np.array([hidden.sum() for _, hidden in asked])
+            found[first:first + len(some)] = -spent.reshape(len(labels), -1).T
         if self.prior:
             found += np.log(np.maximum(self.shares, 1e-12))
-        scores = torch.from_numpy(found)
-        return scores.log_softmax(-1).float().numpy()
+        return found
 
     @property
     def how(self) -> str:
