@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bothways.model.dropout import growth, kept
 from bothways.model.render import Call, Plan, Side
 
 Turn = tuple[Tensor, Tensor]
@@ -23,7 +24,7 @@ Turn = tuple[Tensor, Tensor]
 
 
 class Weights(NamedTuple):
-    """What one call keeps for its backward: the softmax, and what dropout multiplied it with (or none)."""
+    """What one call keeps for its backward: the softmax, and which of its numbers dropout kept (1 or 0), or none."""
 
     softmax: Tensor
     kept: Tensor | None
@@ -56,14 +57,15 @@ class _Look(torch.autograd.Function):
         shared = (queries.shape[1] - heads if told is None else told.shape[1]) // 2
         size = len(asking), heads, queries.shape[-1]
         read = queries.new_empty(size) if plan.whole else queries.new_zeros(size)
-        kept: list[Tensor | None] = []
+        saved: list[Tensor | None] = []
         for i, call in enumerate(plan.calls):
             q, k, v = laid_out(asking, told, heads, shared, call, turning)
             out, weights = forward(q, k, v, call, scale, dropout, biases[i] if biases else None)
             cells(read, call.first_query, call.batch, shared, call.queries).copy_(out.permute(1, 3, 0, 2, 4))
-            kept += [q, k, v, *weights]
-        ctx.save_for_backward(*kept, *(turning or ()))
-        ctx.plan, ctx.heads, ctx.shared, ctx.scale, ctx.turned = plan, heads, shared, scale, turning is not None
+            saved += [q, k, v, *weights]
+        ctx.save_for_backward(*saved, *(turning or ()))
+        ctx.plan, ctx.heads, ctx.shared, ctx.turned = plan, heads, shared, turning is not None
+        ctx.scale, ctx.dropout = scale, dropout
         ctx.shapes = queries.shape, None if pairs is None else pairs.shape
         ctx.biases = [tuple(bias.shape) for bias in biases]
         return back(read, plan.queries)
@@ -82,10 +84,10 @@ class _Look(torch.autograd.Function):
         told = asking[:, heads:] if told_shape is None else _canvas(grad, plan, plan.key_slots, told_shape)
         bias_grads: list[Tensor | None] = []
         for i, call in enumerate(plan.calls):
-            q, k, v, softmax, dropped = saved[5 * i:5 * i + 5]
+            q, k, v, softmax, thinned = saved[5 * i:5 * i + 5]
             out = torch.empty_like(q)
             out.permute(1, 3, 0, 2, 4).copy_(cells(grad, call.first_query, call.batch, shared, call.queries))
-            dq, dk, dv, ds = backward(q, k, v, Weights(softmax, dropped), out, ctx.scale)
+            dq, dk, dv, ds = backward(q, k, v, Weights(softmax, thinned), out, ctx.scale, ctx.dropout)
             angle = None if turning is None else (_angle(turning[0], call), _angle(turning[1], call))
             for target, part, turned in ((told[:, :shared], dk, angle), (told[:, shared:], dv, None)):
                 _write(cells(target, call.first_key, call.batch, shared, call.keys),
@@ -119,24 +121,26 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call, scale: float, dropout: 
     if call.blind:
         assert call.grid is not None
         softmax.view_as(grid).masked_fill_(~call.grid.any(dim=-1)[:, None, :, None], 0.0)
-    kept = None
-    if dropout > 0:
-        kept = torch.empty_like(softmax).bernoulli_(1 - dropout).mul_(1 / (1 - dropout))
+    chosen = kept(softmax, dropout) if dropout > 0 else None
     # 3. values
-    read = torch.bmm(softmax if kept is None else softmax * kept, v.flatten(0, 1))
-    return read.view(keys, batch, group, n_queries, size), Weights(softmax, kept)
+    read = torch.empty_like(folded)
+    torch.baddbmm(read, softmax if chosen is None else softmax * chosen, v.flatten(0, 1), beta=0,
+                  alpha=growth(dropout), out=read)
+    return read.view(keys, batch, group, n_queries, size), Weights(softmax, chosen)
 
 
-def backward(q: Tensor, k: Tensor, v: Tensor, weights: Weights, grad: Tensor, scale: float
+def backward(q: Tensor, k: Tensor, v: Tensor, weights: Weights, grad: Tensor, scale: float, dropout: float
              ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of queries, keys, values and scores (before the scale) of one call."""
-    softmax, kept = weights
+    softmax, chosen = weights
     folded, grad_folded = q.flatten(2, 3).flatten(0, 1), grad.flatten(2, 3).flatten(0, 1)
     keys, values = k.flatten(0, 1), v.flatten(0, 1)
     # 1. values, and the weights they were averaged with
-    dv = torch.bmm((softmax if kept is None else softmax * kept).transpose(1, 2), grad_folded)
-    dp = torch.bmm(grad_folded, values.transpose(1, 2))
-    dp = dp if kept is None else dp.mul_(kept)
+    dv, dp = torch.empty_like(values), torch.empty_like(softmax)
+    used, alpha = softmax if chosen is None else softmax * chosen, growth(dropout)
+    torch.baddbmm(dv, used.transpose(1, 2), grad_folded, beta=0, alpha=alpha, out=dv)
+    torch.baddbmm(dp, grad_folded, values.transpose(1, 2), beta=0, alpha=alpha, out=dp)
+    dp = dp if chosen is None else dp.mul_(chosen)
     # 2. through the softmax, then to both sides of the product
     ds = torch._softmax_backward_data(dp, softmax, -1, softmax.dtype)
     dq, dk = torch.empty_like(folded), torch.empty_like(keys)

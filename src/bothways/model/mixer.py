@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bothways.model.attention import Kept, Scoring, attend
 from bothways.model.config import ModelConfig
+from bothways.model.dropout import dropout
 from bothways.model.explicit import Turn
 from bothways.model.feed_forward import split
 from bothways.model.norm import query_key_norms
@@ -111,7 +111,7 @@ class SelfAttention(nn.Module):
         if places.distances is None:
             return () if places.bias is None else (places.bias,)
         config, (vectors, row) = self.config, places.distances
-        vectors = F.dropout(vectors, config.dropout, self.training)
+        vectors = dropout(vectors, config.dropout, self.training)
         if isinstance(self.placed, SegmentsAndWaves):
             return self.placed(Distances(vectors, row), config.score_scale, self._query_bias())  # type: ignore[no-any-return]
         # distances as keys and queries, scaled once here rather than with every score

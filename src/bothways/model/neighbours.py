@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bothways.model.config import ModelConfig
+from bothways.model.dropout import dropout
 from bothways.model.feed_forward import ACTIVATIONS
 from bothways.model.norm import make_norm
 from bothways.visibility import Fields, Visibility
@@ -46,7 +46,7 @@ class Neighbours(nn.Module):
         heard = heard.unflatten(-1, (self.groups, -1)).permute(2, 0, 3, 1).flatten(2)
         weight = self.weight.unflatten(0, (self.groups, -1)).flatten(2)
         said = torch.bmm(heard, weight.transpose(1, 2)).transpose(0, 1).flatten(1) + self.bias
-        said = self.activation(F.dropout(said, self.dropout, self.training))
+        said = self.activation(dropout(said, self.dropout, self.training))
         joined: Tensor = self.norm(states + said)
         return joined
 

@@ -7,11 +7,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bothways.model.attention import Kept
 from bothways.model.cache import Cache
 from bothways.model.config import ModelConfig, Scaling
+from bothways.model.dropout import dropout
 from bothways.model.experts import MixedFeedForward, Router, Routing
 from bothways.model.feed_forward import make_feed_forward
 from bothways.model.latent_attention import LatentAttention
@@ -93,7 +93,7 @@ class Block(nn.Module):
         return states if norm is None else cast(Tensor, norm(states))
 
     def _dropped(self, change: Tensor) -> Tensor:
-        return F.dropout(change, self.dropout, self.training) if self.dropout else change
+        return dropout(change, self.dropout, self.training)
 
     def _join(self, states: Tensor, change: Tensor, part: str) -> Tensor:
         if self.place == "both":
@@ -117,11 +117,11 @@ class RecurrentBlock(nn.Module):
     def forward(self, states: Tensor, lanes: Lanes, store: State | None = None, rows: Tensor | None = None) -> Tensor:
         """(N, D) to (N, D), or to (R, D) for these rows only."""
         change = self.mixer(self.mixer_norm(states), lanes, store)
-        states = states + F.dropout(change, self.dropout, self.training)
+        states = states + dropout(change, self.dropout, self.training)
         states = states if rows is None else states.index_select(0, rows)
         if self.feed_forward is None:
             return states
-        return states + F.dropout(self.feed_forward(self.feed_forward_norm(states)), self.dropout, self.training)
+        return states + dropout(self.feed_forward(self.feed_forward_norm(states)), self.dropout, self.training)
 
 
 class Tower(nn.Module):
@@ -234,7 +234,7 @@ class Tower(nn.Module):
         if self.widened and self.entry is not None:
             embedded = self.entry(embedded)
         states: Tensor = embedded if self.embedding_norm is None else self.embedding_norm(embedded)
-        states = F.dropout(states, self.config.dropout, self.training)
+        states = dropout(states, self.config.dropout, self.training)
         return states if self.entry is None or self.widened else self.entry(states)
 
     def _decoded(self, states: Tensor, positions: Tensor, plan: Plan, places: Places, rows: Tensor | None,
