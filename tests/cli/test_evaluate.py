@@ -41,11 +41,55 @@ def test_everything_is_measured_and_kept(model, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    ([], "give --corpus, --pairs or --labels"),
+    ([], "give --corpus, --pairs or --labels, or --facts"),
     (["--corpus", "nowhere.txt"], "nowhere.txt"),
     (["--pairs", "nowhere.jsonl"], "nowhere.jsonl"),
 ])
 def test_mistakes_are_one_sentence(model, capsys, arguments, sentence):
+    assert main(["evaluate", str(model / "model"), *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert sentence in error and len(error.splitlines()) == 1
+
+
+def test_heart_variety_and_facts(model, capsys):
+    facts = model / "facts.csv"
+    facts.write_text("a,b\nthe dog,the cat\na cat,a dog\nnobody,it\n")
+    assert main(["evaluate", str(model / "model"), "--corpus", str(model / "text.txt"), "--windows", "2", "--blanks",
+                 "2", "--samples", "2", "--trained-on", str(model / "text.txt"), "--write", "3", "--new-tokens", "6",
+                 "--facts", str(facts), "--forward", "{a} hears {b}", "--backward", "{b} is heard by {a}",
+                 "--json", str(model / "more.json")]) == 0
+    scores = {(score.name, score.mode): score for score in load(model / "more.json")}
+    # the same text is by heart as little as held-out text: it is one text
+    assert scores["extracted training text, 8 tokens", "causal"].value == \
+        scores["extracted held-out text, 8 tokens", "causal"].value
+    assert {mode for name, mode in scores if name == "distinct-1"} == {"causal, written", "held-out text"}
+    assert scores["rep-2", "causal, written"].n == 3 and scores["reversal, forward", "causal"].n == 3
+
+
+def test_a_tuned_classifier_is_damaged(model, capsys):
+    assert main(["tune", "--task", "classify", "--way", "logistic", "--data", str(model / "labels.csv"), "--out",
+                 str(model / "task")]) == 0
+    (model / "test.csv").write_text("text,label\n" + "".join(
+        f"a {kind} {'x' * row},{kind}s\n" for row in range(10) for kind in ("cat", "dog")))
+    assert main(["evaluate", str(model / "task"), "--labels", str(model / "test.csv"), "--limit", "20",
+                 "--json", str(model / "task.json")]) == 0
+    scores = {score.name: score for score in load(model / "task.json")}
+    assert scores["classification accuracy"].value == 1.0 and scores["accuracy under typos"].value < 1.0
+    assert {"AURC", "accuracy lost to typos", "accuracy under case"} <= set(scores)
+    assert main(["evaluate", str(model / "task"), "--corpus", "x"]) == 2
+    assert "give --labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["--write", "2", "--labels", "labels.csv"], "give --corpus too"),
+    (["--facts", "one.csv"], "at least two"),
+    (["--facts", "facts.csv", "--forward", "{b} {a}"], "{a} once and, behind it, {b} once"),
+    (["--facts", "labels.csv"], "no field 'a'"),
+])
+def test_more_mistakes_are_one_sentence(model, capsys, arguments, sentence):
+    (model / "one.csv").write_text("a,b\nx,y\n")
+    (model / "facts.csv").write_text("a,b\nx,y\nz,w\n")
+    arguments = [str(model / one) if one.endswith(".csv") else one for one in arguments]
     assert main(["evaluate", str(model / "model"), *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert sentence in error and len(error.splitlines()) == 1

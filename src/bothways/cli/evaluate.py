@@ -11,6 +11,13 @@ All pairs of a file, by phenomenon and by pieces of the critical word; and whole
     bothways evaluate run/model --pairs blimp.jsonl.gz --limit 0 --no-off-mode
     bothways evaluate run/model --corpus notes/ --stride 64
 
+What it has by heart, how varied it writes, whether it knows facts both ways round (rows with columns a and b), and what
+typing errors cost a tuned classifier:
+
+    bothways evaluate run/model --corpus notes/ --trained-on run/text --write 32
+    bothways evaluate run/model --facts facts.csv --forward "{a} wrote {b}" --backward "{b} was written by {a}"
+    bothways evaluate my-classifier --labels test.csv
+
 Give text the model has not been trained on: a folder prepared by `bothways train` offers its held-out part by itself.
 """
 
@@ -58,6 +65,18 @@ class Options:
     """Pairs, and tested labelled texts, at most (four times as many to learn from); 0 for all."""
     rules: tuple[str, ...] = ()
     """How pairs are scored, such as nll, pll-word-l2r, pll, pll-word, difference or bound; what fits when none."""
+    trained_on: str | None = None
+    """Text the model was trained on, or its prepared folder: how much of it comes out word for word?"""
+    facts: str | None = None
+    """Facts as rows with columns a and b, asked both ways round."""
+    forward: str = "{a} is {b}"
+    """A fact as it was trained; what stands last is asked for."""
+    backward: str = "{b} is {a}"
+    """The same fact the other way round."""
+    write: int = 0
+    """Texts to write on from the corpus, whose variety is measured."""
+    new_tokens: int = 48
+    """Tokens of each written text."""
     stride: int | None = None
     """Also score whole texts of any length, with so many new tokens in each window of the model's length."""
     window: int = 128
@@ -75,17 +94,20 @@ def run(options: Options) -> int:
     """Load, measure, print."""
     from bothways.errors import BothwaysError
 
-    if options.corpus is None and options.pairs is None and options.labels is None:
-        raise BothwaysError("there is nothing to measure on: give --corpus, --pairs or --labels")
+    if options.corpus is None and options.pairs is None and options.labels is None and options.facts is None:
+        raise BothwaysError("there is nothing to measure on: give --corpus, --pairs or --labels, or --facts")
+    if options.corpus is None and (options.trained_on is not None or options.write):
+        raise BothwaysError("--trained-on and --write compare with held-out text: give --corpus too")
     from rich.console import Console
     from rich.table import Table
 
+    from bothways.cli.measuring import task_scores
     from bothways.evaluation.score import save
     from bothways.families.folder import load
 
-    trained = load(options.folder)
+    tuned = (Path(options.folder) / "task.json").is_file()
     console, scores = Console(), []
-    for what, found in measured(trained, options):
+    for what, found in task_scores(options) if tuned else measured(load(options.folder), options):
         scores += found
         seconds = sum(score.seconds for score in found)
         done = sum(score.n for score in found if score.name == "minimal pairs")
@@ -104,6 +126,7 @@ def run(options: Options) -> int:
 
 def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Score]]]:
     """(what, its scores), one currency at a time."""
+    from bothways.cli.measuring import by_heart, reversed_facts, variety
     from bothways.evaluation import controls, probes
     from bothways.evaluation.elbo import elbo
     from bothways.evaluation.fill import fill
@@ -131,6 +154,12 @@ def measured(trained: Trained, options: Options) -> Iterator[tuple[str, list[Sco
                                                 samples=options.samples, seed=options.seed)
         yield "filling blanks", fill(trained, windows, blanks=options.blanks, seed=options.seed)
         yield "reading speed", [encoding_speed(trained, [window.ids for window in windows[:32]])]
+        if options.trained_on is not None:
+            yield "what it has by heart", by_heart(trained, options, windows)
+        if options.write:
+            yield "variety of what it writes", variety(trained, options, windows)
+    if options.facts is not None:
+        yield "facts both ways round", reversed_facts(trained, options)
     if pairs is not None:
         from bothways.evaluation.questions import spread
 

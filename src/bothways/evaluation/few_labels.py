@@ -56,7 +56,7 @@ def curve(name: str, fit: Fit, train: Sequence[tuple[str, str]], test: Sequence[
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where one curve passes another: labels of each class (NaN where none was seen) with a 95% interval.
+    """Where one curve passes another: labels of each class, or steps (NaN where none was seen), with a 95% interval.
 
     seen: the share of redrawn seeds with a crossing. sentence: all of it in words.
     """
@@ -68,18 +68,20 @@ class Crossing:
     sentence: str
 
 
-def crossing(generative: Sequence[Score], discriminative: Sequence[Score], resamples: int = 1000,
-             seed: int = 0) -> Crossing:
-    """From where on the discriminative classifier stays ahead, between the sizes measured, on a logarithmic scale.
+def crossing(generative: Sequence[Score], discriminative: Sequence[Score], resamples: int = 1000, seed: int = 0, *,
+             along: str = "labels", unit: str = "labels of each class",
+             names: tuple[str, str] = ("the generative classifier", "the discriminative classifier")) -> Crossing:
+    """From where on the discriminative classifier (the second curve) stays ahead, on a logarithmic scale.
 
     Args:
         generative, discriminative: curves over the same sizes with the same seeds in the same order.
+        along: where a Score's `details` say its size. unit, names: of sizes and curves, for the sentence.
     Raises:
         BothwaysError: curves over different sizes, or with different numbers of seeds.
     """
-    sizes = [score.details["labels"] for score in generative]
+    sizes = [score.details[along] for score in generative]
     first, second = (np.array([score.items for score in side], dtype=float) for side in (generative, discriminative))
-    if first.shape != second.shape or sizes != [score.details["labels"] for score in discriminative]:
+    if first.shape != second.shape or sizes != [score.details[along] for score in discriminative]:
         raise BothwaysError("the crossing of two curves needs the same sizes and seeds in both: measure them together")
     gap = second - first
     at = _crossing(gap.mean(1), sizes)
@@ -90,10 +92,9 @@ def crossing(generative: Sequence[Score], discriminative: Sequence[Score], resam
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (math.nan, math.nan)
     share = len(known) / resamples
     if math.isfinite(at):
-        words = f"the curves cross at {at:.0f} labels of each class ({low:.0f} to {high:.0f})"
+        words = f"the curves cross at {at:.0f} {unit} ({low:.0f} to {high:.0f})"
     else:
-        words = f"no crossing seen: the {'discriminative' if gap.mean() > 0 else 'generative'} classifier is ahead " \
-                "on the whole"
+        words = f"no crossing seen: {names[int(gap.mean() > 0)]} is ahead on the whole"
     return Crossing(at, float(low), float(high), share, f"{words}; in {share:.0%} of redrawn seeds there is one")
 
 

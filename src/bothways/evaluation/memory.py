@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bothways.batch import Window
+from bothways.errors import BothwaysError
 from bothways.evaluation.answers import TOKENS
 from bothways.evaluation.conditional import continuations
 from bothways.evaluation.questions import Way, spread, ways
 from bothways.evaluation.score import Score, mean_score, timed
+from bothways.text.records import sound_records, text_of
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
@@ -45,6 +48,34 @@ def extraction(trained: Trained, windows: Sequence[Window] | Sequence[np.ndarray
                 scores.append(mean_score(f"extracted {name}, {length} tokens", way.name,
                                          f"greedy after {prompt} tokens", items, unit="share", higher_is_better=False))
     return scores
+
+
+def read_facts(path: str | Path) -> list[tuple[str, str]]:
+    """Facts from rows with the columns a and b (CSV or JSON lines).
+
+    Raises:
+        BothwaysError: a damaged row, a column that is missing, or fewer than two facts.
+    """
+    path = Path(path)
+    found = [(text_of(record, "a", f"{path}:{line}"), text_of(record, "b", f"{path}:{line}"))
+             for line, record in sound_records(path)]
+    if len(found) < 2:
+        raise BothwaysError(f"'{path}' holds {len(found)} facts: an answer is chosen among those of all facts, so give "
+                            "at least two")
+    return found
+
+
+def template(sentence: str, asked: str) -> tuple[str, str]:
+    """A sentence with {a} and {b} as (prompt, answer): the answer begins with `asked`, which stands last.
+
+    Raises:
+        BothwaysError: not each of the two once, or the other order.
+    """
+    other = "a" if asked == "b" else "b"
+    at = sentence.find("{" + asked + "}")
+    if any(sentence.count("{" + name + "}") != 1 for name in "ab") or at < sentence.find("{" + other + "}"):
+        raise BothwaysError(f"the template '{sentence}' must hold {{{other}}} once and, behind it, {{{asked}}} once")
+    return sentence[:at], sentence[at:]
 
 
 def reversal(trained: Trained, facts: Sequence[tuple[str, str]], *, forward: tuple[str, str] = ("{a} is ", "{b}"),

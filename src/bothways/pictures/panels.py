@@ -34,6 +34,8 @@ class Panel:
     low: float | None = None
     high: float | None = None
     diagonal: bool = False
+    doubling: bool = False
+    """Whether x is a power of two, and ticks say the number itself."""
 
 
 def panels(frames: Sequence[Panel], across: int = 3, width: int = 250, height: int = 190) -> str:
@@ -93,7 +95,9 @@ def _frame(frame: Panel, width: int, height: int) -> str:
         parts.append(f'<line x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="{STYLE[1]}" opacity="0.22"/>'
                      f'<text x="-6" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     ticks = sorted(set(xs)) if len(set(xs)) <= 9 else [first + (last - first) * step / 4 for step in range(5)]
-    parts += [f'<text x="{at(x, low)[0]:.1f}" y="{height + 15}" text-anchor="middle">{x:.3g}</text>' for x in ticks]
+    named = [(x, 2 ** x if frame.doubling else x) for x in ticks]
+    parts += [f'<text x="{at(x, low)[0]:.1f}" y="{height + 15}" text-anchor="middle">{value:.4g}</text>'
+              for x, value in named]
     if frame.diagonal:
         (x, y), (u, v) = at(max(first, low), max(first, low)), at(min(last, high), min(last, high))
         parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="{STYLE[1]}" '
