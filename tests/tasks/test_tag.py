@@ -184,7 +184,7 @@ def test_what_cannot_be_learned_is_refused(some, why):
 
 
 def test_other_schemes_are_learned_as_bio():
-    assert tag._tags([row(["a", "b"], ["I-x", "S-y"])]) == ("O", "B-x", "B-y", "I-x", "I-y")
+    assert tag.tags_of([row(["a", "b"], ["I-x", "S-y"])]) == ("O", "B-x", "B-y", "I-x", "I-y")
 
 
 def test_the_commands_from_file_to_entities(tmp_path, capsys, monkeypatch):

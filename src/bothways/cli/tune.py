@@ -5,18 +5,24 @@
 Columns are found by their usual names (text and label, category, class; ...), or named: --columns text=utterance.
 Rows that cannot be used are listed with their lines, and the others are used. `bothways tune --task NAME --help` shows
 the options of that task. The folder is used by the command of the task's name: bothways classify my-classifier "a text"
+
+A recipe (YAML) holds any of these options under its name; options given here come before it:
+
+    bothways tune --recipe recipes/tasks/banking77.yaml --data train.csv --from MiniLM --out banking
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
 
+from bothways.errors import BothwaysError
 from bothways.tasks.config import TuneConfig
 
 if TYPE_CHECKING:
@@ -35,6 +41,8 @@ class Options:
     """The kind of task."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """The model to begin with; none for ways without a network."""
+    recipe: Path | None = None
+    """A YAML file of options; those given here come before it."""
     dev: Path | None = None
     """Rows by which the best weights and the best seed are chosen."""
     test: Path | None = None
@@ -52,25 +60,78 @@ class Options:
 
 
 def options_for(arguments: Sequence[str]) -> type[Any]:
-    """The options of the task that these arguments name; help without a task shows those that all tasks have."""
+    """The options of the task that these arguments or their recipe name, with the values of the recipe as defaults;
+    help without a task shows those that all tasks have.
+
+    Raises:
+        BothwaysError: a recipe that is not there, with unknown keys or wrong values, or an unknown task.
+    """
     from bothways import tasks
 
-    name = next((after for one, after in itertools.pairwise(arguments) if one == "--task"), None) or \
-        next((one.partition("=")[2] for one in arguments if one.startswith("--task=")), None)
     flat = tyro.conf.OmitArgPrefixes
+    file = _said("recipe", arguments)
+    name, given = (None, {}) if file is None else _chosen(Path(file), _said("task", arguments))
+    name = _said("task", arguments) or name
     if name is None and {"-h", "--help"} & set(arguments):
-        fields: list[Any] = [("tuning", flat[TuneConfig], field(default_factory=recipe))]
-    else:
-        kind = tasks.kind(name or Options.task)
-        # a number of steps that is asked for is what is wanted instead of the usual passes
-        counted = any(one.partition("=")[0] == "--steps" for one in arguments)
-        usual = replace(recipe(kind.recipe), epochs=None) if counted else recipe(kind.recipe)
-        fields = [("own", flat[kind.Options], field(default_factory=kind.Options)),
-                  ("tuning", flat[TuneConfig], field(default_factory=lambda: usual))]
+        fields: list[Any] = [("tuning", flat[TuneConfig], field(default_factory=usual))]
+        return make_dataclass("Options", fields, bases=(Options,), frozen=True, kw_only=True)
+    kind = tasks.kind(name or Options.task)
+    # a number of steps that is asked for is what is wanted instead of the usual passes
+    counted = _said("steps", arguments) is not None
+    tuning = usual(kind.recipe)
+    if "steps" in given:
+        tuning = replace(tuning, epochs=None)
+    own, tuning = (_with(value, given, file) for value in (kind.Options(), tuning))
+    if counted:
+        tuning = replace(tuning, epochs=None)
+    fields = [("own", flat[kind.Options], field(default_factory=lambda: own)),
+              ("tuning", flat[TuneConfig], field(default_factory=lambda: tuning))]
+    hints = get_type_hints(Options, include_extras=True)
+    fields += [(one.name, hints[one.name], field(default=given[one.name]))
+               for one in dataclasses.fields(Options) if one.name in given]
     return make_dataclass("Options", fields, bases=(Options,), frozen=True, kw_only=True)
 
 
-def recipe(of_kind: Mapping[str, Any] | None = None) -> TuneConfig:
+def _said(option: str, arguments: Sequence[str]) -> str | None:
+    """The value of an option among arguments that are not parsed yet; the last one, as the parser has it."""
+    found = [after for one, after in itertools.pairwise(arguments) if one == f"--{option}"] + [
+        one.partition("=")[2] for one in arguments if one.startswith(f"--{option}=")]
+    return found[-1] if found else None
+
+
+def _chosen(file: Path, task: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The task that a recipe is for, and its values by the names of their fields, each of its field's type.
+
+    Args:
+        task: the one that the call names, which comes before the recipe's.
+    Raises:
+        BothwaysError: see `options_for`.
+    """
+    from bothways import tasks
+    from bothways.training.config import load_mapping, read
+
+    data = load_mapping(file)
+    name = task or data.get("task", Options.task)
+    try:
+        kind = tasks.kind(str(name))
+    except BothwaysError as problem:
+        raise BothwaysError(f"{file}: {problem}" if task is None else str(problem)) from None
+    types = {name: hint for group in (Options, kind.Options, TuneConfig)
+             for name, hint in get_type_hints(group).items() if name != "recipe"}
+    strict = make_dataclass("Recipe", [(name, hint, field(default=None)) for name, hint in types.items()])
+    found: Any = read(strict, data, str(file))
+    return str(name), {name: getattr(found, name) for name in types if name.rstrip("_") in data}
+
+
+def _with(value: Any, given: Mapping[str, Any], file: str | None) -> Any:
+    """A frozen dataclass with those of the given values that are its own. Raises: BothwaysError, naming the file."""
+    try:
+        return replace(value, **{one.name: given[one.name] for one in dataclasses.fields(value) if one.name in given})
+    except BothwaysError as problem:
+        raise BothwaysError(f"{file}: {problem}") from None
+
+
+def usual(of_kind: Mapping[str, Any] | None = None) -> TuneConfig:
     """What suits published weights and a few thousand rows or fewer, with what a kind of task wants otherwise."""
     common = TuneConfig(epochs=6.0, learning_rate=1e-4, head_rate=5e-3, by_length=True, precision="auto", longest=128)
     return replace(common, **(of_kind or {}))
@@ -116,8 +177,6 @@ def run(options: Any) -> int:
 
 def named_columns(given: Sequence[str]) -> dict[str, str]:
     """role=column, as a mapping. Raises: BothwaysError."""
-    from bothways.errors import BothwaysError
-
     found = {}
     for one in given:
         role, equals, column = one.partition("=")

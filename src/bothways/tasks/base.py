@@ -124,6 +124,12 @@ class Task(ABC):
         """What the folder's head.safetensors holds; nothing where empty."""
         return {}
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learned or are kept to answer with: of the network, the head, the neighbours, the words."""
+        network = 0 if self.trained is None else sum(weight.numel() for weight in self.trained.network.parameters())
+        return network + sum(tensor.numel() for tensor in self.weights().values() if tensor.is_floating_point())
+
     @classmethod
     @abstractmethod
     def restored(cls, trained: Trained | None, settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Self:

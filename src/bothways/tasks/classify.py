@@ -102,7 +102,7 @@ class Task(base.Task):
     @classmethod
     def fit(cls, trained: Trained | None, train: Sequence[Row], dev: Sequence[Row], options: Any,
             config: TuneConfig, watch: base.Watch | None = None) -> Self:
-        choices = Choices(_labels(train, options.several), options.several, options)
+        choices = Choices(labels_of(train, options.several), options.several, options)
         _check(dev, choices, "the texts kept back")
         return cls(way(options.way).fit(trained, train, dev, choices, config, watch), choices)
 
@@ -175,7 +175,7 @@ class Task(base.Task):
         return cls(way(settings["way"]).restored(trained, choices, settings, weights), choices)
 
 
-def _labels(train: Sequence[Row], several: bool) -> tuple[str, ...]:
+def labels_of(train: Sequence[Row], several: bool) -> tuple[str, ...]:
     """Every label that occurs, sorted.
 
     Raises:

@@ -56,15 +56,9 @@ def compare(contenders: Sequence[Contender], train: Sequence[Row], dev: Sequence
             tell(f"{one.name}: {problem}")
             found.append(Outcome(one, problem=str(problem)))
             continue
-        found.append(Outcome(one, scores, parameters(task), learning, watch.seconds))
+        found.append(Outcome(one, scores, task.parameters, learning, watch.seconds))
         tell(f"{one.name}: {scores[0].value:.4f} in {learning:.0f} s")
     return found
-
-
-def parameters(task: Task) -> int:
-    """Numbers that were learned or are kept to answer with: of the network, the head, the neighbours, the words."""
-    network = 0 if task.trained is None else sum(weight.numel() for weight in task.trained.network.parameters())
-    return network + sum(tensor.numel() for tensor in task.weights().values() if tensor.is_floating_point())
 
 
 def markdown(outcomes: Sequence[Outcome], tested: int) -> str:

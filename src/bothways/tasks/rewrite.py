@@ -116,7 +116,7 @@ class Task(base.Task):
             watch: base.Watch | None = None) -> Self:
         if trained is None:
             raise BothwaysError("rewriting tunes a network: say which (--from)")
-        pairs, kept = _pairs(train), _pairs(dev[:LOOKED_AT])
+        pairs, kept = pairs_of(train), pairs_of(dev[:LOOKED_AT])
         if not pairs:
             raise BothwaysError("rewriting needs pairs of a source and a target to learn from: give some")
         # 1. a copy of the network, with the marks around source and target, for lengths that it can read
@@ -164,19 +164,13 @@ class Task(base.Task):
         """"rewriting NLL" of the true targets (nats per token, the end counted), and of what is written "exact match"
         (spaces aside) and, with the extra `eval`, "chrF", "BLEU" and "ROUGE-1", "-2" and "-L"."""
         watch = Stopwatch()
-        if len(pairs := _pairs(rows)) < len(rows):
+        if len(pairs := pairs_of(rows)) < len(rows):
             raise BothwaysError(f"{len(rows) - len(pairs)} of {len(rows)} rows have no target, so they cannot be "
                                 "scored")
         found = [target_nll(self, pairs)]
         targets = [target for _, target in pairs[:self.options.scored]]
         written = self.write([source for source, _ in pairs[:self.options.scored]])
-        mode = self.way.name
-        found.append(mean_score("exact match", mode, self.how, [float(one.split() == other.split())
-                                                                for one, other in zip(written, targets)], unit="share"))
-        if importlib.util.find_spec("sacrebleu"):
-            found += [text_metrics.chrf(written, targets, mode=mode), text_metrics.bleu(written, targets, mode=mode)]
-        if importlib.util.find_spec("rouge_score"):
-            found += text_metrics.rouge(written, targets, mode=mode)
+        found += written_scores(written, targets, self.way.name, self.how)
         return [replace(score, seconds=watch.seconds / len(found)) for score in found]
 
     @property
@@ -207,6 +201,17 @@ class Task(base.Task):
         encode = self.trained.tokenizer.encode
         return {"sources": sum(len(encode(source, reserved=False)) > self.form.source - 2 for source, _ in pairs),
                 "targets": sum(len(encode(target, reserved=False)) > self.form.target - 1 for _, target in pairs)}
+
+
+def written_scores(written: Sequence[str], targets: Sequence[str], mode: str, how: str) -> list[Score]:
+    """"exact match" (spaces aside) and, with the extra `eval`, "chrF", "BLEU" and "ROUGE-1", "-2" and "-L"."""
+    found = [mean_score("exact match", mode, how, [float(one.split() == other.split())
+                                                   for one, other in zip(written, targets, strict=True)], unit="share")]
+    if importlib.util.find_spec("sacrebleu"):
+        found += [text_metrics.chrf(written, targets, mode=mode), text_metrics.bleu(written, targets, mode=mode)]
+    if importlib.util.find_spec("rouge_score"):
+        found += text_metrics.rouge(written, targets, mode=mode)
+    return found
 
 
 def writing_way(trained: Trained, name: str | None = None) -> Way | None:
@@ -261,7 +266,7 @@ def _text(value: Any, name: str) -> str:
     return rows.text(" ".join(value) if joined else value, name)
 
 
-def _pairs(some: Sequence[Row]) -> list[tuple[str, str]]:
+def pairs_of(some: Sequence[Row]) -> list[tuple[str, str]]:
     """The rows that have a target."""
     return [(row.source, row.target) for row in some if row.target is not None]
 

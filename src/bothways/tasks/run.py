@@ -108,7 +108,8 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
             best = task, [*chosen_by, *tested]
     assert best is not None
     task, scores = best
-    report: dict[str, Any] = {"data": given.about(), "tuning": asdict(config), "seconds": round(clock.seconds, 1),
+    report: dict[str, Any] = {"data": given.about(), "tuning": asdict(config), "parameters": task.parameters,
+                              "seconds": round(clock.seconds, 1),
                               "learning": {name: round(value, 1) for name, value in learning.items()}}
     if seeds > 1:
         names = [name for name in runs[0] if name != "seed"]

@@ -272,11 +272,7 @@ class Task(base.Task):
         found = self.compare([(row.text, row.other) for row in rows]).astype(np.float64)
         truth = np.array([row.score for row in rows], dtype=np.float64)
 
-        def score(name: str, rule: Any) -> Score:
-            return statistic_score(f"similarity {name}", mode, self.how, lambda some: rule(found[some], truth[some]),
-                                   len(rows), resamples=resamples, unit="correlation")
-
-        return [score("Spearman", ranking.spearman), score("Pearson", ranking.pearson)]
+        return pair_scores(found, truth, mode, self.how, resamples)
 
     def _retrieval(self, rows: Sequence[Row], mode: str) -> list[Score]:
         """Ranks among all other texts, or for a cross-encoder among some of them."""
@@ -344,6 +340,16 @@ class Task(base.Task):
         span = settings["span"]
         return cls(trained, options, settings["longest"], None if span is None else (span[0], span[1]),
                    settings["segments"], head)
+
+
+def pair_scores(found: np.ndarray, truth: np.ndarray, mode: str, how: str, resamples: int = 200) -> list[Score]:
+    """"similarity Spearman" and "similarity Pearson" of the scores found with the true ones, both (n,) float."""
+
+    def score(name: str, rule: Any) -> Score:
+        return statistic_score(f"similarity {name}", mode, how, lambda some: rule(found[some], truth[some]),
+                               len(truth), resamples=resamples, unit="correlation")
+
+    return [score("Spearman", ranking.spearman), score("Pearson", ranking.pearson)]
 
 
 def _span(train: Sequence[Row], learn: Learn) -> tuple[float, float] | None:

@@ -161,13 +161,13 @@ class Task(base.Task):
         # 1. a copy of the network, and a head that knows nothing
         if trained is None:
             raise BothwaysError("the task 'tag' tunes a network: say which (--from)")
-        tags = _tags(train)
+        tags = tags_of(train)
         longest = min(config.longest, trained.config.position.length)
         found = cls(replace(trained, network=copy.deepcopy(trained.network)), tags, options, longest)
         # 2. windows of texts that hold a word, and the tags of their words
         parts = [part for part in found._parts(train) if len(part.words)]
         number = {tag: place for place, tag in enumerate(tags)}
-        truth = [_learned(row, found.entities) for row in train]
+        truth = [learned(row, found.entities) for row in train]
         targets = [torch.tensor([number[truth[part.row][word]] for word in part.words]) for part in parts]
         device = trained.device
         weights = class_weights(torch.cat(targets).tolist(), len(tags)).to(device) if config.balanced else None
@@ -276,23 +276,10 @@ class Task(base.Task):
         watch = Stopwatch()
         if missing := sum(row.tags is None for row in rows):
             raise BothwaysError(f"{missing} of {len(rows)} rows have no tags, so they cannot be scored")
-        truth = [_learned(row, self.entities) for row in rows]
+        truth = [learned(row, self.entities) for row in rows]
         guessed = self.best_tags(rows)
-        how, mode = self.how, repr(self.sees)
-        words = accuracy_scores("tag", mode, how, [tag for tags in truth for tag in tags],
-                                [tag for tags in guessed for tag in tags], watch.seconds)
-        if not self.entities:
-            return words
-        tables = spans.counts(truth, guessed)
-        every = np.sum([np.zeros((len(rows), 3), np.int64), *tables.values()], axis=0)
-        right, there, said = every.sum(0).tolist()
-        by_type = {f"{name} F1": spans.f1(*table.sum(0).tolist()) for name, table in tables.items()}
-        details = {"precision": right / said if said else 0.0, "recall": right / there if there else 0.0, **by_type}
-        micro = statistic_score("span F1", mode, how, lambda some: spans.f1(*every[some].sum(0).tolist()),
-                                len(rows), resamples=resamples, unit="F1", details=details)
-        macro = Score("span macro-F1", mode, how, float(np.mean(list(by_type.values()))) if by_type else 0.0,
-                      len(rows), "F1")
-        return [micro, macro, *words]
+        scores = tag_scores(truth, guessed, repr(self.sees), self.how, self.entities, resamples)
+        return [replace(score, seconds=watch.seconds / len(scores)) for score in scores]
 
     @property
     def how(self) -> str:
@@ -339,7 +326,26 @@ def allowed(tags: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
             np.array([[may(before, tag) for tag in tags] for before in tags]))
 
 
-def _tags(train: Sequence[Row]) -> tuple[str, ...]:
+def tag_scores(truth: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]], mode: str, how: str, entities: bool,
+               resamples: int = 200) -> list[Score]:
+    """What `Task.scores` says, of tags that are given: those of each text, equally many on both sides."""
+    words = accuracy_scores("tag", mode, how, [tag for tags in truth for tag in tags],
+                            [tag for tags in guessed for tag in tags])
+    if not entities:
+        return words
+    tables = spans.counts(truth, guessed)
+    every = np.sum([np.zeros((len(truth), 3), np.int64), *tables.values()], axis=0)
+    right, there, said = every.sum(0).tolist()
+    by_type = {f"{name} F1": spans.f1(*table.sum(0).tolist()) for name, table in tables.items()}
+    details = {"precision": right / said if said else 0.0, "recall": right / there if there else 0.0, **by_type}
+    micro = statistic_score("span F1", mode, how, lambda some: spans.f1(*every[some].sum(0).tolist()),
+                            len(truth), resamples=resamples, unit="F1", details=details)
+    macro = Score("span macro-F1", mode, how, float(np.mean(list(by_type.values()))) if by_type else 0.0,
+                  len(truth), "F1")
+    return [micro, macro, *words]
+
+
+def tags_of(train: Sequence[Row]) -> tuple[str, ...]:
     """Every tag to be learned, O first.
 
     Raises:
@@ -364,7 +370,7 @@ def _tags(train: Sequence[Row]) -> tuple[str, ...]:
                          for letter in "BI"))
 
 
-def _learned(row: Row, entities: bool) -> tuple[str, ...]:
+def learned(row: Row, entities: bool) -> tuple[str, ...]:
     """The tags of a row as they are learned and scored."""
     return spans.as_bio(row.tags or ()) if entities else row.tags or ()
 

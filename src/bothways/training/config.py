@@ -225,7 +225,8 @@ def _read(kind: Any, data: object, path: str, problems: list[str]) -> object:
         problems.append(f"{path or kind.__name__} is {_shown(data)}, but must hold the keys "
                         f"{', '.join(one.name for one in fields(kind))}")
         return _WRONG
-    known = {one.name: one for one in fields(kind) if one.init}
+    # a field that would be a word of Python's is named with an underscore behind it, and its key without
+    known = {one.name.rstrip("_"): one for one in fields(kind) if one.init}
     hints = typing.get_type_hints(kind)
     dot = f"{path}." if path else ""
     unknown = [f"unknown key '{dot}{key}' {nearest(str(key), known)}" for key in data if key not in known]
@@ -234,14 +235,14 @@ def _read(kind: Any, data: object, path: str, problems: list[str]) -> object:
     found: list[str] = []
     for name in known:
         if name in data:
-            values[name] = _value(hints[name], data[name], dot + name, found)
+            values[name] = _value(hints[known[name].name], data[name], dot + name, found)
         elif known[name].default is dataclasses.MISSING and known[name].default_factory is dataclasses.MISSING:
             found.append(f"the key '{dot}{name}' is missing")
     problems += unknown + found
     # 3. what the dataclass itself refuses; beside wrong values only if it does not speak of them
     wrong = {name for name in known if name in data and values[name] is _WRONG}
     try:
-        value = kind(**{name: value for name, value in values.items() if name not in wrong})
+        value = kind(**{known[name].name: value for name, value in values.items() if name not in wrong})
         return _WRONG if found else value
     except BothwaysError as error:
         if not any(name in str(error) for name in wrong):

@@ -1,0 +1,82 @@
+"""The driver of docs/results.md on two tiny recipes: what is done is not done again, what fails stops nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from tests.evaluation.small import small
+from tests.tasks.test_tasks import labelled, sentences
+
+from bothways.families import folder as models
+
+FILE = Path(__file__).parents[1] / "docs" / "task_results.py"
+
+
+@pytest.fixture(scope="module")
+def driver():
+    spec = importlib.util.spec_from_file_location("task_results", FILE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["task_results"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """Recipes, data and a base."""
+    desk = tmp_path_factory.mktemp("desk")
+    (desk / "recipes").mkdir()
+    (desk / "data").mkdir()
+    (desk / "recipes" / "animals.yaml").write_text("task: classify\ndata: a.jsonl\nkeep: 0.25\nevaluations: 1\n"
+                                                   "steps: 3\nbatch: 8\n")
+    (desk / "recipes" / "copied.yaml").write_text("task: rewrite\ndata: b.jsonl\ntest: b.jsonl\nsteps: 3\n")
+    for name, pairs, keys in (("a", labelled(40), ("text", "label")), ("b", sentences(20), ("source", "target"))):
+        lines = [json.dumps(dict(zip(keys, pair, strict=True))) for pair in pairs]
+        (desk / "data" / f"{name}.jsonl").write_text("\n".join(lines))
+    models.save(small("masked"), desk / "base")
+    return desk
+
+
+def test_runs_are_made_once_and_a_failing_one_is_listed(driver, desk, capsys, monkeypatch):
+    call = ["--data", str(desk / "data"), "--recipes", str(desk / "recipes"), "--out", str(desk / "out"),
+            "--base", f"masked={desk / 'base'}", "--base", f"scratch={desk / 'base'}", "--threads", "1"]
+    # 1. everything, from a base that does not write
+    assert driver.main([*call, "--", "--longest", "16"]) == 0
+    printed = capsys.readouterr()
+    animals, copied = printed.out.split("### ")[1:]
+    assert animals.startswith("animals, 30 rows to learn from, 10 tested")
+    assert [line.split(" | ")[0] for line in sorted(animals.splitlines()) if line.startswith("| ")][:3] == [
+        "| ---", "| TF-IDF, linear SVM", "| TF-IDF, logistic regression"]
+    assert "| masked | " in animals and "| scratch | " in animals and "Not from" not in animals
+    assert "| the source as it is | " in copied and "Not from masked: a model trained by 'masked' fills" in copied
+    task = json.loads((desk / "out" / "animals" / "masked" / "task.json").read_text())
+    assert task["report"]["tuning"]["longest"] == 16 and task["report"]["tuning"]["learning_rate"] == 1e-3
+    assert not list((desk / "out" / "animals").glob("*/*.safetensors"))
+    # 2. nothing is repeated but what failed, and the table is the same
+    again: list[str] = []
+    monkeypatch.setattr(driver, "_tune", lambda recipe, base, folder, given: again.append(str(folder)))
+    monkeypatch.setattr(driver, "_baselines", lambda recipe, folder: again.append(str(folder)))
+    assert driver.main([*call, "--only", "animals"]) == 0 and again == []
+    assert capsys.readouterr().out == f"### {animals}"
+    assert driver.main(call) == 0
+    assert again == [str(desk / "out" / "copied" / name) for name in ("masked", "scratch")]
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(driver, desk, tmp_path, capsys):
+    from bothways.study.locks import only_one
+
+    recipe = driver.Recipe("animals", desk, None, ())
+    with only_one(tmp_path / "locks" / "animals-x", "run"):
+        driver._once(tmp_path, recipe, "x", lambda folder: pytest.fail("it is taken"))
+    assert "being worked on by another process" in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_is_named(driver, desk, capsys):
+    call = ["--data", str(desk / "data"), "--recipes", str(desk / "recipes"), "--out", str(desk / "out")]
+    assert driver.main([*call, "--only", "animal"]) == 2 and "did you mean 'animals'" in capsys.readouterr().err
