@@ -54,6 +54,8 @@ class Options:
     """For ways that write labels: ask the network as it is."""
     neighbours: int = 10
     """For neighbours: how many vote."""
+    strength: float | None = None
+    """For logistic and svm how freely weights grow (C), for bayes what is added to every count (alpha)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))  # a folder's JSON gives a list
@@ -61,6 +63,8 @@ class Options:
                             ("between", get_args(Between))):
             if getattr(self, name) not in known:
                 raise BothwaysError(f"{name} is '{getattr(self, name)}' {nearest(str(getattr(self, name)), known)}")
+        if self.strength is not None and not self.strength > 0:
+            raise BothwaysError(f"strength is {self.strength:g}, but must be above 0")
 
 
 class Task(base.Task):
@@ -130,15 +134,18 @@ class Task(base.Task):
         return [{"label": found, "probability": round(float(np.exp(line.max())), 4)}
                 for found, line in zip(self._chosen(logs), logs)]
 
-    def scores(self, rows: Sequence[Row]) -> list[Score]:
+    def scores(self, rows: Sequence[Row], logs: np.ndarray | None = None) -> list[Score]:
         """"classification accuracy", "macro-F1", and of the probabilities the NLL and the calibration error (ECE).
 
         A label unseen in training counts as wrong. With several labels a text, accuracy is that of whole sets.
+
+        Args:
+            logs: the log-probabilities of these rows, where somebody has asked for them already.
         """
         watch = Stopwatch()
         if unlabelled := sum(row.labels is None for row in rows):
             raise BothwaysError(f"{unlabelled} of {len(rows)} rows have no label, so they cannot be scored")
-        logs = self.way.log_probabilities(rows)
+        logs = self.way.log_probabilities(rows) if logs is None else logs
         guessed = ["|".join(found) if self.choices.several else found for found in self._chosen(logs)]
         truth = ["|".join(sorted(row.labels or ())) for row in rows]
         mode, how = self.way.mode, self.way.how

@@ -43,10 +43,11 @@ class Classical(Way):
         table = choices.table(train)
         if choices.several:
             # each label by itself, against all texts without it
-            parts = [cls._binary(features, table[:, place], config) for place in range(len(choices.labels))]
+            parts = [cls._binary(features, has, config, choices.options.strength) for has in table.T]
             weight, bias = np.stack([part for part, _ in parts]), np.array([b for _, b in parts])
         else:
-            weight, bias = cls._linear(features, np.array(choices.numbers(train)), config)
+            weight, bias = cls._linear(features, np.array(choices.numbers(train)), config,
+                                       choices.options.strength)
             if len(weight) == 1:
                 # two classes: scikit-learn keeps the difference
                 weight, bias = np.concatenate([np.zeros_like(weight), weight]), np.array([0.0, bias[0]])
@@ -55,15 +56,17 @@ class Classical(Way):
 
     @classmethod
     @abstractmethod
-    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, np.ndarray]:
+    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig, strength: float | None
+                ) -> tuple[np.ndarray, np.ndarray]:
         """Weights (classes, terms) and biases (classes,), of one row where there are two classes."""
 
     @classmethod
-    def _binary(cls, features: Any, has: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, float]:
+    def _binary(cls, features: Any, has: np.ndarray, config: TuneConfig, strength: float | None
+                ) -> tuple[np.ndarray, float]:
         """One label against the rest; a label that all texts have, or none, has no words that tell."""
         if has.all() or not has.any():
             return np.zeros(features.shape[1]), 20.0 if has.all() else -20.0
-        weight, bias = cls._linear(features, has.astype(int), config)
+        weight, bias = cls._linear(features, has.astype(int), config, strength)
         return (weight[0], float(bias[0])) if len(weight) == 1 else (weight[1] - weight[0], float(bias[1] - bias[0]))
 
     def log_probabilities(self, texts: Sequence[Row]) -> np.ndarray:
@@ -92,8 +95,11 @@ class Discriminative(Classical):
     """A linear model of p(y | x), or of what separates the classes, as scikit-learn fits it."""
 
     @classmethod
-    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, np.ndarray]:
+    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig, strength: float | None
+                ) -> tuple[np.ndarray, np.ndarray]:
         model = cls._model(features.shape[0], config)
+        if strength is not None:
+            model.set_params(C=strength)
         fitted_quietly(model, features, numbers)
         return model.coef_, model.intercept_
 
@@ -132,10 +138,11 @@ class NaiveBayes(Classical):
     name, estimator = "bayes", "multinomial naive Bayes"
 
     @classmethod
-    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig) -> tuple[np.ndarray, np.ndarray]:
+    def _linear(cls, features: Any, numbers: np.ndarray, config: TuneConfig, strength: float | None
+                ) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.naive_bayes import MultinomialNB
 
-        model = MultinomialNB(alpha=0.1, fit_prior=not config.balanced).fit(features, numbers)
+        model = MultinomialNB(alpha=strength or 0.1, fit_prior=not config.balanced).fit(features, numbers)
         return model.feature_log_prob_, model.class_log_prior_
 
 
