@@ -114,3 +114,61 @@ def test_what_has_no_published_class_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["XForSequenceClassification"], "model_type": "x"}')
     with pytest.raises(BothwaysError, match="model type 'x', but those read here are bert"):
         folder.load(tmp_path, "classify")
+
+
+def run(*arguments):
+    from bothways.cli import main
+
+    return main([str(one) for one in arguments])
+
+
+def tuned(out, **more):
+    task = Task.fit(small("masked", sharp=1.0), as_rows(labelled(40)), [], Options(**more), CONFIG)
+    folder.save(task, out)
+    return task
+
+
+def test_convert_writes_a_tuned_classifier_as_a_class_of_others(tmp_path, capsys):
+    task = tuned(tmp_path / "mine", pooling="mean-all", between="gelu")
+    assert run("convert", tmp_path / "mine", tmp_path / "theirs") == 0
+    assert "EuroBertForSequenceClassification, 3 labels" in capsys.readouterr().out
+    # read again it gives the same answers, and can be written again
+    rows = as_rows(labelled(5, 1))
+    again = folder.load(tmp_path / "theirs")
+    assert again.predict_proba(rows) == pytest.approx(task.predict_proba(rows), abs=1e-5)
+    for arguments, words in (
+            (("theirs", "theirs.gguf"), "a GGUF file has no place for its head"),
+            (("mine", "x", "--dtype", "bfloat16"), "float32, not in bfloat16"),
+            (("mine", "x", "--layout", "bert"), "leave --layout out"),
+            (("mine", "theirs"), "exists already")):
+        assert run("convert", *(tmp_path / one if number < 2 else one for number, one in enumerate(arguments))) == 2
+        assert words in capsys.readouterr().err
+    tuned(tmp_path / "bayes", way="bayes")
+    assert run("convert", tmp_path / "bayes", tmp_path / "x.onnx") == 2
+    assert "the way 'bayes' has no head to write" in capsys.readouterr().err and not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize(("paradigm", "more"), [
+    ("masked", {"pooling": "mean"}),
+    pytest.param("masked", {"pooling": "first", "between": "tanh", "several": True}, marks=pytest.mark.slow),
+    pytest.param("causal", {"pooling": "last"}, marks=pytest.mark.slow),
+    pytest.param("spans", {"pooling": "mean-all"}, marks=pytest.mark.slow)])
+def test_onnxruntime_gives_the_logits_of_a_tuned_classifier(paradigm, more, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    task = Task.fit(small(paradigm, sharp=1.0), as_rows(labelled(40)), [], Options(**more), CONFIG)
+    folder.save(task, tmp_path / "mine")
+    assert run("convert", tmp_path / "mine", tmp_path / "mine.onnx") == 0
+    session = runtime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["labels"]) == ["cat", "dog", "sees"]
+    assert json.loads(about["several"]) is task.choices.several
+    # texts of several lengths, padded in front and behind
+    texts = [ids for ids, _ in task.way.form.ids(task.trained, as_rows([("w1 cat w2 .", ""), ("dog", ""), ("", "")]))]
+    for before in (False, True):
+        ids, real = (np.zeros((len(texts), 9), np.int64) for _ in range(2))
+        for row, text in enumerate(texts):
+            place = slice(9 - len(text), 9) if before else slice(0, len(text))
+            ids[row, place], real[row, place] = text, 1
+        (found,) = session.run(None, {"ids": ids, "valid": real})
+        assert found == pytest.approx(logits_of(task.way, texts), abs=1e-4)

@@ -138,3 +138,21 @@ def test_the_rate_is_chosen_on_training_texts_alone_and_the_best_one_wins():
     assert tied.learning_rate == 1e-9
     score, _ = classify.classification(trained, rows, labelled(60, 1), QUICK, rates=(1e-7, 2e-3))
     assert score.details["learning rate"] in (1e-7, 2e-3)
+
+
+def test_dropout_while_tuning_is_the_one_that_is_asked_for_and_goes_again():
+    from bothways.tasks.tuning import dropping
+
+    trained = small("masked", sharp=1.0)
+    network = trained.network.train()
+    row = trained.objective.blank(np.array([1, 40, 41, 42]), np.arange(4) == 2)
+    same = [network(row).states for _ in range(2)]
+    with dropping([network, None], 0.5):
+        other = [network(row).states for _ in range(2)]
+    assert torch.equal(*same) and not torch.equal(*other) and torch.equal(network(row).states, same[0])
+    quick = replace(QUICK, steps=3)
+    plain, dropped = (classify.fine_tune(trained, labelled(30), config).way.log_probabilities(
+        classify.as_rows(labelled(5, 1))) for config in (quick, replace(quick, dropout=0.5)))
+    assert not (plain == dropped).all() and trained.network.config.dropout == 0
+    with pytest.raises(BothwaysError, match=r"'dropout' is 1\.0, but lies between 0 and 1"):
+        replace(quick, dropout=1.0)

@@ -16,7 +16,7 @@ from bothways.tasks import folder
 from bothways.tasks.classify import Options, Row, Task, as_rows
 from bothways.tasks.tuning import TuneConfig
 from bothways.tasks.ways import WAYS, WITHOUT_NETWORK, Choices
-from bothways.tasks.ways.likelihood import Form, words_of
+from bothways.tasks.ways.likelihood import WEIGHTS, Form, words_of
 
 CONFIG = TuneConfig(steps=80, batch=16, learning_rate=4e-3, head_rate=1e-2)
 
@@ -178,3 +178,33 @@ def test_what_labels_and_texts_share_is_read_once_with_the_same_answers(way, par
     plain, shared = task.log_probabilities(rows[:6], shared=False), task.log_probabilities(rows[:6])
     assert len(task.choices.labels) == 24 and np.ptp(plain) > 0.3
     assert shared == pytest.approx(plain, abs=1e-5)
+
+
+def test_the_noisy_channel_by_hand():
+    """The direct model's log-probabilities and a weight times the channel's: the weight is the best on rows kept."""
+    trained = small("causal")
+    rows = as_rows(short(40))
+    way = Task.fit(trained, rows, [], options("channel", direct=True, untuned=True), CONFIG).way
+    direct, channel = (Task.fit(trained, rows, [], options(name, untuned=True), CONFIG).way.log_probabilities(rows)
+                       for name in ("prompt", "channel"))
+    found = direct + way.weight * channel
+    found = found - np.log(np.exp(found).sum(1, keepdims=True))
+    assert way.log_probabilities(rows) == pytest.approx(found, abs=1e-4)
+    kept = rows[9::10]
+    numbers = way.choices.numbers(kept)
+
+    def nll(weight):
+        some = direct[9::10] + weight * channel[9::10]
+        return -(some - np.log(np.exp(some).sum(1, keepdims=True)))[np.arange(len(kept)), numbers].mean()
+
+    assert way.weight == min(WEIGHTS, key=nll) and f"+ {way.weight:g} x the text" in way.how
+
+
+def test_the_noisy_channel_learns_both_ways_and_its_folder_knows_the_weight(folders):
+    task = Task.fit(small("causal", sharp=1.0), as_rows(short(160)), [], options("channel", direct=True), CONFIG)
+    test = as_rows(short(30, 1))
+    assert task.scores(test)[0].value > 0.9
+    again = folder.load(folder.save(task, folders / "noisy"))
+    assert (again.predict_proba(test) == task.predict_proba(test)).all() and again.way.weight == task.way.weight
+    with pytest.raises(BothwaysError, match="direct is for the way 'channel', but the way is 'prompt'"):
+        options("prompt", direct=True)

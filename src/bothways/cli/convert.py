@@ -8,6 +8,11 @@ The layout "auto" takes the class of transformers that gives the same logits, wh
 own names; the model_type of a family (llama, gpt2, t5, ...) asks for that one, and says which choice prevents it. A
 place that ends with .gguf becomes one file for llama.cpp; one that ends with .onnx a graph for onnxruntime, or of two
 towers two of them.
+
+A classifier of `bothways tune` becomes the published class of its network (BertForSequenceClassification and its kin),
+or a graph whose outputs are the logits of its labels:
+
+    bothways convert my-classifier my-classifier.onnx
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ class Options:
     """From where to where, and as what."""
 
     folder: tyro.conf.Positional[Path]
-    """The model to read: a folder of ours, a plain one of a known family, or a GGUF file."""
+    """The model to read: a folder of ours, a plain one of a known family, or a GGUF file; or a tuned classifier."""
     out: tyro.conf.Positional[Path]
     """The folder to write, or a file that ends with .gguf or .onnx."""
     layout: str = "auto"
@@ -49,6 +54,7 @@ def run(options: Options) -> int:
     from bothways.errors import BothwaysError
     from bothways.families.extend import extend_vocabulary
     from bothways.families.folder import load, save
+    from bothways.tasks.published import is_published
 
     if options.out.exists() and not options.force:
         raise BothwaysError(f"{options.out} exists already: choose another place, or replace it with --force")
@@ -62,6 +68,8 @@ def run(options: Options) -> int:
         raise BothwaysError(f"ONNX files are written in float32, not in {options.dtype}: leave --dtype out")
     if options.layout != "auto" and write is not None:
         raise BothwaysError(f"a {options.out.suffix} file has names of its own: leave --layout out")
+    if (options.folder / "task.json").is_file() or is_published(options.folder):
+        return _classifier(options)
     trained = load(options.folder)
     if options.add_tokens is not None:
         before = trained.config.shape.vocabulary
@@ -73,6 +81,32 @@ def run(options: Options) -> int:
     written = json.loads((options.out / "config.json").read_text(encoding="utf-8"))
     size = (options.out / "model.safetensors").stat().st_size / 2**20
     print(f"{options.out}: {written['architectures'][0]}, {written['dtype']}, {size:.1f} MiB")
+    return 0
+
+
+def _classifier(options: Options) -> int:
+    """The class of others, or a graph with the logits of the labels."""
+    from bothways.errors import BothwaysError
+    from bothways.families.onnx_write import signature
+    from bothways.tasks import classify, folder, onnx, published
+
+    if options.out.suffix == ".gguf":
+        raise BothwaysError(f"{options.folder} is a tuned task, and a GGUF file has no place for its head: write a "
+                            "folder or a .onnx file")
+    for name, value, usual in (("--layout", options.layout, "auto"), ("--add-tokens", options.add_tokens, None)):
+        if value != usual:
+            raise BothwaysError(f"{options.folder} is a tuned task, which is written as it is: leave {name} out")
+    if options.dtype not in (None, "float32"):
+        raise BothwaysError(f"classifiers are written in float32, not in {options.dtype}: leave --dtype out")
+    task = folder.load(options.folder, device="cpu")
+    if not isinstance(task, classify.Task):
+        raise BothwaysError(f"{options.folder} was tuned to {task.kind}, and only classifiers are written for others: "
+                            f"use it with `bothways {task.kind}`")
+    if options.out.suffix == ".onnx":
+        said = signature(onnx.write_onnx(task, options.out))
+    else:
+        said = published.name_of(published.export(task, options.out))
+    print(f"{options.out}: {said}, {len(task.labels)} labels")
     return 0
 
 

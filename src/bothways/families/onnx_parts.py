@@ -6,6 +6,7 @@ every score out. Names of inputs and outputs stand in `Graph`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,6 +25,14 @@ from bothways.visibility import Fields, Visibility, bidirectional, valid
 SEGMENT = "segment"
 
 
+class Exported(nn.Module, ABC):
+    """A module that becomes a graph."""
+
+    @abstractmethod
+    def arguments(self, named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What is said of the inputs by name, as `forward` takes it."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """A module to be exported, with an example of its inputs.
@@ -33,7 +42,7 @@ class Graph:
     outputs: names in the order of what the module returns, laid out flat.
     """
 
-    module: Reads | Tells | Steps
+    module: Exported
     inputs: dict[str, Tensor]
     sizes: dict[str, dict[int, str]]
     outputs: tuple[str, ...]
@@ -81,7 +90,7 @@ def fields_of(real: Tensor) -> dict[str, Tensor]:
     return {"index": places, "position": places, "valid": real, "document": torch.zeros_like(places)}
 
 
-class Reads(nn.Module):
+class Reads(Exported):
     """A text as a whole: (B, L) ids, which of them are real, and segments where it knows any, to logits and states."""
 
     def __init__(self, network: LanguageModel, mode: Mode) -> None:
@@ -104,7 +113,7 @@ class Reads(nn.Module):
         return self.network.logits(states, self.mode.head).unflatten(0, ids.shape), shown
 
 
-class Tells(nn.Module):
+class Tells(Exported):
     """A source: (B, M) ids and which are real, to what each layer of the other tower looks at: keys, then values."""
 
     def __init__(self, network: LanguageModel) -> None:
@@ -126,7 +135,7 @@ class Tells(nn.Module):
         return tuple(told)
 
 
-class Steps(nn.Module):
+class Steps(Exported):
     """Some new tokens behind those that were read: logits of the new ones, and all keys and values."""
 
     def __init__(self, network: LanguageModel, mode: Mode) -> None:

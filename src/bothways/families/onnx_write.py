@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,13 +20,13 @@ from bothways.families.onnx_parts import SEGMENT, Graph, Reads, Steps, Tells
 from bothways.families.trained import Trained
 from bothways.model import LanguageModel
 from bothways.objectives.base import Mode
-from bothways.visibility import Causal
+from bothways.visibility import Causal, Visibility
 
 MOST = 2 ** 31
 """Bytes that one ONNX file may have."""
 _KNOWN = frozenset({"index", "position", "document", "valid"})
 """Facts of tokens that follow from which of them are real."""
-_TWO, _LENGTHS = 2, {0: "batch", 1: "length"}
+TWO, LENGTHS = 2, {0: "batch", 1: "length"}
 """Examples are of two rows: a graph takes a size of 1 for a constant."""
 
 
@@ -45,18 +45,15 @@ def write_onnx(trained: Trained, file: Path) -> list[Path]:
             place that cannot be written (exit code 1).
     """
     network, mode = trained.network, trained.mode(trained.objective.modes[0].name)
-    if found := list(_obstacles(network, mode)):
+    if found := list(obstacles(network, mode.visibility)):
         raise BothwaysError(f"this network is not written as ONNX here: {'; '.join(found)}")
     if network.embedding.weight.dtype != torch.float32 or trained.device.type != "cpu":
         network = copy.deepcopy(network).to("cpu", torch.float32).eval()
-    if sum(weight.numel() for weight in network.parameters()) * 4 >= MOST:
-        raise BothwaysError("an ONNX file holds at most 2 GB, and this network has more in float32: "
-                            "write a folder or a .gguf file instead")
     files = {file: _of(network, mode)}
     if network.source_tower is not None:
         files[file.with_suffix(f".encoder{file.suffix}")] = _telling(network)
     for place, graph in files.items():
-        _write(graph, place)
+        write_graph(graph, place)
     return list(files)
 
 
@@ -76,7 +73,7 @@ def signature(file: Path) -> str:
     return f"{', '.join(name + sizes for name, sizes in inputs.items())} to {', '.join(outputs)}"
 
 
-def _obstacles(network: LanguageModel, mode: Mode) -> Iterator[str]:
+def obstacles(network: LanguageModel, visibility: Visibility) -> Iterator[str]:
     """What a graph of this module cannot do, as phrases."""
     config = network.config
     if config.mixer.kind != "attention":
@@ -92,39 +89,39 @@ def _obstacles(network: LanguageModel, mode: Mode) -> Iterator[str]:
         yield "convolution.kernel and head.decoder need more than attention"
     if any("latent" in one.kind for one in config.companions):
         yield "a latent stands between its towers"
-    if left := mode.visibility.needs - _KNOWN:
-        yield f"'{mode.visibility!r}' asks for the field {', '.join(sorted(left))} of every token"
+    if left := visibility.needs - _KNOWN:
+        yield f"'{visibility!r}' asks for the field {', '.join(sorted(left))} of every token"
 
 
 def _of(network: LanguageModel, mode: Mode) -> Graph:
     """The graph of a network of one tower, or of the tower that writes."""
     config = network.config
-    ids, real = torch.zeros(_TWO, 3, dtype=torch.long), torch.ones(_TWO, 3, dtype=torch.long)
+    ids, real = torch.zeros(TWO, 3, dtype=torch.long), torch.ones(TWO, 3, dtype=torch.long)
     # 1. a text as a whole
     if config.stack == "one tower" and not any(isinstance(part, Causal) for part in mode.visibility.conjuncts()):
         inputs = {"ids": ids, "valid": real}
         if any(one.name == SEGMENT for one in config.companions):
             inputs["segments"] = torch.zeros_like(ids)
         scored = config.head.scores or mode.head != "tokens"
-        return Graph(Reads(network, mode), inputs, dict.fromkeys(inputs, _LENGTHS),
+        return Graph(Reads(network, mode), inputs, dict.fromkeys(inputs, LENGTHS),
                      ("logits", "states") if scored else ("states",))
     # 2. a step
     count, length = config.shape.layers, 4
-    kept = {name: torch.zeros(_TWO, config.key_heads, length, config.head_size) for name in _names("past", count)}
-    inputs = {"ids": ids, "valid": torch.ones(_TWO, length + 3, dtype=torch.long), **kept}
-    sizes = {"ids": _LENGTHS, "valid": {0: "batch", 1: "all"}, **{name: {0: "batch", 2: "past"} for name in kept}}
+    kept = {name: torch.zeros(TWO, config.key_heads, length, config.head_size) for name in _names("past", count)}
+    inputs = {"ids": ids, "valid": torch.ones(TWO, length + 3, dtype=torch.long), **kept}
+    sizes = {"ids": LENGTHS, "valid": {0: "batch", 1: "all"}, **{name: {0: "batch", 2: "past"} for name in kept}}
     if network.source_tower is not None:
-        told = {name: torch.zeros(_TWO, config.key_heads, 5, config.head_size) for name in _names("across", count)}
-        inputs |= {**told, "source_valid": torch.ones(_TWO, 5, dtype=torch.long)}
+        told = {name: torch.zeros(TWO, config.key_heads, 5, config.head_size) for name in _names("across", count)}
+        inputs |= {**told, "source_valid": torch.ones(TWO, 5, dtype=torch.long)}
         sizes |= {**{name: {0: "batch", 2: "source"} for name in told}, "source_valid": {0: "batch", 1: "source"}}
     return Graph(Steps(network, mode), inputs, sizes, ("logits", *_names("present", count)))
 
 
 def _telling(network: LanguageModel) -> Graph:
     """The graph of the tower that reads."""
-    ids = torch.zeros(_TWO, 3, dtype=torch.long)
+    ids = torch.zeros(TWO, 3, dtype=torch.long)
     inputs = {"ids": ids, "valid": torch.ones_like(ids)}
-    return Graph(Tells(network), inputs, dict.fromkeys(inputs, _LENGTHS),
+    return Graph(Tells(network), inputs, dict.fromkeys(inputs, LENGTHS),
                  tuple(_names("across", network.config.shape.layers)))
 
 
@@ -133,8 +130,17 @@ def _names(what: str, layers: int) -> list[str]:
     return [f"{what}.{i}.{part}" for i in range(layers) for part in ("keys", "values")]
 
 
-def _write(graph: Graph, file: Path) -> None:
-    """One file, by the framework's exporter: written aside, then renamed."""
+def write_graph(graph: Graph, file: Path, about: Mapping[str, str] | None = None) -> None:
+    """One file, by the framework's exporter: written aside, then renamed.
+
+    Args:
+        about: entries of the file's metadata.
+    Raises:
+        BothwaysError: see `write_onnx`.
+    """
+    if sum(weight.numel() for weight in graph.module.parameters()) * 4 >= MOST:
+        raise BothwaysError("an ONNX file holds at most 2 GB, and this network has more in float32: "
+                            "write a folder or a .gguf file instead")
     arguments, dynamic = graph.module.arguments(graph.inputs), graph.module.arguments(graph.sizes)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -146,5 +152,6 @@ def _write(graph: Graph, file: Path) -> None:
         raise BothwaysError(f"ONNX files need the package '{error.name}', which is not installed: "
                             "pip install 'bothways[export]'", exit_code=1) from None
     assert program is not None
+    program.model.metadata_props.update(about or {})
     with replacing(file) as aside:
         program.save(aside, external_data=False)

@@ -54,6 +54,8 @@ class Options:
     """For ways that write labels: ask the network as it is."""
     neighbours: int = 10
     """For neighbours: how many vote."""
+    direct: bool = False
+    """For channel: add the direct model p(label's words | text), each weighed as is best on rows kept back."""
     strength: float | None = None
     """For logistic and svm how freely weights grow (C), for bayes what is added to every count (alpha)."""
 
@@ -63,6 +65,8 @@ class Options:
                             ("between", get_args(Between))):
             if getattr(self, name) not in known:
                 raise BothwaysError(f"{name} is '{getattr(self, name)}' {nearest(str(getattr(self, name)), known)}")
+        if self.direct and self.way != "channel":
+            raise BothwaysError(f"direct is for the way 'channel', but the way is '{self.way}': leave it out")
         if self.strength is not None and not self.strength > 0:
             raise BothwaysError(f"strength is {self.strength:g}, but must be above 0")
 

@@ -42,6 +42,8 @@ class TuneConfig:
     rank: int = 8
     """The rank of LoRA and DoRA; their scale is twice the rank over the rank."""
     weight_decay: float = 0.01
+    dropout: float | None = None
+    """The share of numbers dropped while tuning; the network's own when none."""
     warm_up: float = 0.1
     """The share of the steps in which the rate rises."""
     clip: float = 1.0
@@ -68,6 +70,8 @@ class TuneConfig:
         for name, most in (("warm_up", 1.0), ("layer_decay", 1.0), ("weight_decay", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise BothwaysError(f"fine-tuning option '{name}' is {getattr(self, name)}, but lies between 0 and 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise BothwaysError(f"fine-tuning option 'dropout' is {self.dropout}, but lies between 0 and 1")
         if self.patience < 0:
             raise BothwaysError(f"fine-tuning option 'patience' is {self.patience}, but must be 0 or more")
         for name, known in (("moves", get_args(Moves)), ("precision", get_args(Precision))):

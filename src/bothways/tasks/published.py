@@ -64,6 +64,11 @@ def is_published(folder: Path) -> bool:
         "architectures") or ())
 
 
+def name_of(folder: Path) -> str:
+    """The published class that a folder holds."""
+    return str(read_json(folder / "config.json")["architectures"][0])
+
+
 def load(folder: str | Path, device: torch.device | str | None = None) -> Task:
     """The classifier in a published folder, with its labels by `id2label`.
 

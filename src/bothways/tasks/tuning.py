@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bothways.errors import BothwaysError
+from bothways.model import ModelConfig
 from bothways.tasks import adapters
 from bothways.tasks.config import Precision, TuneConfig
 from bothways.training.precision import find
@@ -50,7 +51,8 @@ def tune(trunk: nn.Module, head: nn.Module | None, n: int, loss_of: Callable[[li
     """
     config = config.over(n)
     done = Tuned()
-    with torch.random.fork_rng(devices=_devices(trunk)), adapters.attached(trunk, config.moves, config.rank):
+    with (torch.random.fork_rng(devices=_devices(trunk)), dropping([trunk, head], config.dropout),
+          adapters.attached(trunk, config.moves, config.rank)):
         torch.manual_seed(config.seed)
         groups = [*_groups(_trunk_weights(trunk, config), config.weight_decay),
                   *_groups([] if head is None else [(weight, config.head_rate) for weight in head.parameters()],
@@ -101,6 +103,24 @@ def tune(trunk: nn.Module, head: nn.Module | None, n: int, loss_of: Callable[[li
     done.best = done.best if kept else len(done.losses) - 1
     trunk.eval()
     return done
+
+
+@contextmanager
+def dropping(parts: Sequence[nn.Module | None], rate: float | None) -> Iterator[None]:
+    """Another share of dropout in all parts of these modules; afterwards their own again. None changes nothing."""
+    if rate is None:
+        yield
+        return
+    modules = [module for part in parts if part is not None for module in part.modules()]
+    own = [(module, name, getattr(module, name)) for module in modules for name in ("dropout", "config")
+           if isinstance(getattr(module, name, None), float | ModelConfig)]
+    try:
+        for module, name, value in own:
+            setattr(module, name, replace(value, dropout=rate) if isinstance(value, ModelConfig) else rate)
+        yield
+    finally:
+        for module, name, value in own:
+            setattr(module, name, value)
 
 
 def schedule(step: int, steps: int, warm_up: float) -> float:

@@ -6,6 +6,7 @@
 | prompt | the template, "text It is label." | the label's words | nothing (arXiv 2001.07676) |
 | generative | `label <sep> text <eos>` | the text and its end | log p(y), Bayes' rule (arXiv 1703.01898) |
 | channel | the template turned, "It is label. text" | the text | nothing: p(x \\| y) (arXiv 2108.04106) |
+| channel, direct | both templates | text, and words | log p(y \\| x) + weight log p(x \\| y) (arXiv 1611.02554) |
 
 A model that reads left to right (or writes with a decoder) answers by the chain rule, exactly; one that fills places
 answers by its bound, with the same draws for every label. What labels or texts have in common is read once
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 TEMPLATE = "{text} It is about {label}."
 """How a prompt is written where the user says nothing."""
+POSTERIOR = ("text-to-text", "prompt")
+"""The forms in which the label is hidden; in the others the text is."""
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Of the channel beside the direct model. A text has many tokens and a label few, so it is mostly below one."""
 SAMPLES = 8
 """Draws of a bound."""
 TOGETHER = 1 << 14
@@ -106,14 +111,15 @@ class ByLikelihood(Way):
     """A tuned network that says how likely label or text are."""
 
     trained: Trained
-    posterior: ClassVar[bool]
-    """Whether the label is hidden; else the text is."""
     prior: ClassVar[bool] = False
     """Whether labels count by how often they came in training."""
 
-    def __init__(self, trained: Trained, choices: Choices, form: Form, shares: Sequence[float]) -> None:
+    def __init__(self, trained: Trained, choices: Choices, form: Form, shares: Sequence[float],
+                 weight: float = 1.0) -> None:
         self.trained, self.choices, self.form, self.shares = trained, choices, form, tuple(shares)
-        self.asking = scoring_way(trained)
+        self.asking, self.weight = scoring_way(trained), weight
+        self.direct = replace(form, name="prompt") if choices.options.direct else None
+        """How the direct model beside a channel is asked; `weight` is the channel's then."""
 
     @classmethod
     def fit(cls, trained: Trained | None, train: Sequence[Row], dev: Sequence[Row], choices: Choices,
@@ -121,20 +127,28 @@ class ByLikelihood(Way):
         if trained is None:
             raise BothwaysError(f"the way '{cls.name}' tunes a network: say which (--from)")
         if choices.several:
-            raise BothwaysError(f"the way '{cls.name}' gives one label a text: take the way 'head' for several")
+            raise BothwaysError(f"the way '{cls.name}' gives one label a text: for several take the way head, "
+                                "neighbours, logistic, svm or bayes, which judge each label by itself")
         # 1. a copy of the network, and how its questions are written
         form = Form(cls.name, min(config.longest, trained.config.position.length),
                     checked_template(choices.options.template), words_of(choices))
         found = cls(replace(trained, network=copy.deepcopy(trained.network)), choices, form, _shares(train, choices))
-        asked, kept = ([form.asked(found.trained, row, (row.labels or ("",))[0]) for row in some]
-                       for some in (train, dev))
+        weighed = list(dev)
+        if found.direct is not None and not dev:
+            train, weighed = _apart(train)
+        forms = [form] if found.direct is None else [form, found.direct]
+        told = [[one.asked(found.trained, row, (row.labels or ("",))[0]) for row in train] for one in forms]
+        asked, kept = told[0], [form.asked(found.trained, row, (row.labels or ("",))[0]) for row in dev]
         # 2. the loop
-        fixed = questions(found.asking, asked, 0, 0, range(len(asked))) if found.asking.kind == "exact" else None
+        fixed = [questions(found.asking, some, 0, 0, range(len(some))) for some in told] \
+            if found.asking.kind == "exact" else None
 
         def loss_of(places: list[int], step: int) -> Tensor:
             places = sorted(places, key=lambda place: len(asked[place][0]))
-            return loss(found.trained, [fixed[place] for place in places] if fixed is not None else questions(
-                found.asking, [asked[place] for place in places], step, config.seed, places))
+            # two forms count the same, although a text has more tokens than a label
+            return torch.stack([loss(found.trained, [fixed[number][place] for place in places] if fixed is not None
+                                     else questions(found.asking, [some[place] for place in places], step, config.seed,
+                                                    places)) for number, some in enumerate(told)]).sum()
 
         def judge() -> float:
             sizes = sum(int(hidden.sum()) for _, hidden in kept)
@@ -144,14 +158,33 @@ class ByLikelihood(Way):
             tune(found.trained.network, None, len(train), loss_of, config, watch,
                  lengths=[len(ids) for ids, _ in asked], judge=judge if kept else None)
         found.trained.network.eval()
+        # 3. how much the channel counts beside the direct model
+        if found.direct is not None:
+            found.weight = found._best_weight(weighed)
         return found
+
+    def _best_weight(self, rows: Sequence[Row]) -> float:
+        """The weight of the channel under which the labels of these rows are likeliest, of equals the smallest."""
+        direct, channel = (torch.from_numpy(some) for some in self._parts(rows, TOKENS, True))
+        truth = torch.tensor(self.choices.numbers(rows))
+        nll = [float(torch.nn.functional.cross_entropy(direct + weight * channel, truth)) for weight in WEIGHTS]
+        return WEIGHTS[int(np.argmin(nll))]
 
     def log_probabilities(self, texts: Sequence[Row], tokens: int = TOKENS, shared: bool = True) -> np.ndarray:
         """Args: shared: whether what labels and texts have in common is read once; else not, for reference."""
-        scores = torch.from_numpy(self._scores(texts, tokens, shared))
+        *direct, own = self._parts(texts, tokens, shared)
+        scores = torch.from_numpy(sum(direct, self.weight * own) if direct else own)
         return scores.log_softmax(-1).float().numpy()
 
-    def _scores(self, texts: Sequence[Row], tokens: int, shared: bool) -> np.ndarray:
+    def _parts(self, texts: Sequence[Row], tokens: int, shared: bool) -> list[np.ndarray]:
+        """What is added up: the direct model's log-probabilities of the labels, where there is one, and the scores."""
+        own = self._scores(self.form, texts, tokens, shared)
+        if self.direct is None:
+            return [own]
+        direct = torch.from_numpy(self._scores(self.direct, texts, tokens, shared)).log_softmax(-1).numpy()
+        return [direct, own]
+
+    def _scores(self, form: Form, texts: Sequence[Row], tokens: int, shared: bool) -> np.ndarray:
         """log p of the label given the text, or of the text given the label times its share: (n, labels)."""
         labels = self.choices.labels
         found = np.zeros((len(texts), len(labels)), dtype=np.float64)
@@ -159,11 +192,11 @@ class ByLikelihood(Way):
         step = max(1, TOGETHER // each)
         for first in range(0, len(texts), step):
             some = texts[first:first + step]
-            asked = [self.form.asked(self.trained, text, label) for label in labels for text in some]
+            asked = [form.asked(self.trained, text, label) for label in labels for text in some]
             # the same draws for every label: only then does their noise cancel
             numbers = [first + place for _ in labels for place in range(len(some))]
             spent = nats(self.trained, self.asking, asked, SAMPLES, 0, tokens, numbers, shared)
-            if self.posterior and self.asking.kind != "exact":
+            if form.name in POSTERIOR and self.asking.kind != "exact":
                 # a bound on words knows how many they are: labels of different length are compared word for word
                 spent = spent / np.array([hidden.sum() for _, hidden in asked])
             found[first:first + len(some)] = -spent.reshape(len(labels), -1).T
@@ -173,7 +206,9 @@ class ByLikelihood(Way):
 
     @property
     def how(self) -> str:
-        what = "the label's words" if self.posterior else "the text given the label"
+        what = "the label's words" if self.name in POSTERIOR else "the text given the label"
+        if self.direct is not None:
+            what = f"the label's words + {self.weight:g} x the text given them"
         tuned = "untuned, " if self.choices.options.untuned else ""
         return f"{tuned}{what}, {estimator(self.asking, SAMPLES)}" + (", times its share" if self.prior else "")
 
@@ -183,38 +218,41 @@ class ByLikelihood(Way):
 
     def settings(self) -> dict[str, Any]:
         return {"longest": self.form.longest, "template": self.form.template, "words": dict(self.form.words),
-                "shares": list(self.shares)}
+                "shares": list(self.shares), "weight": self.weight}
 
     @classmethod
     def restored(cls, trained: Trained | None, choices: Choices, settings: Mapping[str, Any],
                  weights: Mapping[str, Tensor]) -> Self:
         assert trained is not None
         form = Form(cls.name, settings["longest"], settings["template"], settings["words"])
-        return cls(trained, choices, form, settings["shares"])
+        return cls(trained, choices, form, settings["shares"], settings.get("weight", 1.0))
 
 
 class TextToText(ByLikelihood):
     """p(label | text), the label written out."""
 
-    name, posterior = "text-to-text", True
+    name = "text-to-text"
 
 
 class Prompt(ByLikelihood):
     """p(label's words | text), in the words of a template."""
 
-    name, posterior = "prompt", True
+    name = "prompt"
 
 
 class Generative(ByLikelihood):
     """p(text | label) p(label): Bayes' rule with class-conditional language models, the label being a prefix."""
 
-    name, posterior, prior = "generative", False, True
+    name, prior = "generative", True
 
 
 class Channel(ByLikelihood):
-    """p(text | label's words), in the words of a template; every label is as likely as another beforehand."""
+    """p(text | label's words), in the words of a template; every label is as likely as another beforehand.
 
-    name, posterior = "channel", False
+    With `direct` one network learns both ways of reading the template, and answers by both (the noisy channel).
+    """
+
+    name = "channel"
 
 
 def checked_template(template: str | None) -> str:
@@ -241,6 +279,12 @@ def words_of(choices: Choices) -> dict[str, str]:
     if len(set(found.values())) < len(found):
         raise BothwaysError("two labels have the same words: give them others with --words label=words")
     return found
+
+
+def _apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from, and every tenth to choose by (at least one)."""
+    kept = [row for place, row in enumerate(rows) if place % 10 == 9] or list(rows[:1])
+    return [row for place, row in enumerate(rows) if place % 10 != 9], kept
 
 
 def _shares(rows: Sequence[Row], choices: Choices) -> list[float]:
