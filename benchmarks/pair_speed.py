@@ -32,6 +32,7 @@ from bothways.evaluation.questions import spread, ways
 from bothways.families.folder import load, save
 from bothways.families.trained import Trained
 from bothways.model import FeedForward, LanguageModel, ModelConfig, Norm, Position, Shape
+from bothways.model.allocator import keep_memory
 from bothways.objectives import make
 from bothways.text.pairs import Pair, read_pairs
 from bothways.text.tokenizer import Tokenizer
@@ -139,13 +140,15 @@ def main() -> None:
     if arguments.case == "masked" and arguments.folder is None:
         parser.error("--case masked needs --from: a folder with a BERT encoder and its tokenizer")
     torch.set_num_threads(arguments.threads)
+    kept = keep_memory()
     hf.utils.logging.set_verbosity_error()
     hf.utils.logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     every = read_pairs(arguments.pairs)
     pairs = [every[place] for place in spread(len(every), arguments.limit)]
     rule = RULES[arguments.case]
-    print(f"{len(pairs)} pairs by {rule};", *(f"{name}: {value};" for name, value in peers.hardware().items()))
+    print(f"{len(pairs)} pairs by {rule}; allocator keeps memory for everyone: {'yes' if kept else 'no'}")
+    print(*(f"{name}: {value}" for name, value in peers.hardware().items()), sep="; ")
     calls: dict[str, Callable[[], object]] = {}
     exact: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +184,7 @@ def main() -> None:
         print(f"{precision}: {ratios[precision]} times {best}")
     print("written to", peers.save(f"pair_speed_{arguments.case}", {
         "pairs": len(pairs), "rule": rule, "pairs_per_second": rates, "ratios": ratios, "largest_change": far,
-        "decisions_changed": flips, "seconds": seconds}))
+        "decisions_changed": flips, "allocator_keeps_memory": kept, "seconds": seconds}))
 
 
 if __name__ == "__main__":

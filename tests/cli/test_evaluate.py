@@ -93,3 +93,12 @@ def test_more_mistakes_are_one_sentence(model, capsys, arguments, sentence):
     assert main(["evaluate", str(model / "model"), *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert sentence in error and len(error.splitlines()) == 1
+
+
+def test_pairs_may_be_asked_in_bfloat16(model, monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    for precision in ("float32", "bfloat16"):
+        assert main(["evaluate", str(model / "model"), "--pairs", str(model / "pairs.jsonl"), "--precision", precision,
+                     "--json", str(model / f"{precision}.json")]) == 0
+    exact, low = (load(model / f"{precision}.json") for precision in ("float32", "bfloat16"))
+    assert [(one.mode, one.estimator, one.n) for one in exact] == [(one.mode, one.estimator, one.n) for one in low]

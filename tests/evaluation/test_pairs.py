@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from tests.evaluation.small import PARADIGMS, places, small
+import torch
+from tests.evaluation.small import PARADIGMS, places, small, texts
 
 from bothways.errors import BothwaysError
 from bothways.evaluation import pairs
@@ -140,3 +141,19 @@ def test_parts_by_phenomenon_and_by_pieces():
     sizes = [pairs.critical_pieces(*(pairs.sentence(trained.tokenizer, text) for text in one[:2]), trained.vocabulary)
              for one in some]
     assert sizes[0] == 4 and sizes[2] == 0 and sum(counts.values()) == 2 and counts["3 or more pieces"] >= 1
+
+
+@pytest.mark.parametrize("paradigm", ["masked", "causal", "spans"])
+def test_answers_of_many_packed_questions_are_those_of_each_alone_in_full(paradigm):
+    """Only asked places are computed in the last layer, many questions in a row: nothing of what is asked changes."""
+    trained = small(paradigm)
+    (way, *_) = ways(trained, False)
+    asked = [(np.asarray(window.ids), np.arange(len(window.ids)) == 2 + number % 3)
+             for number, window in enumerate(texts(trained, 5, 9))]
+    examples = [way.pose(*one) for one in asked]
+    for example, found in zip(examples, answers(trained, examples), strict=True):
+        ask = example.asks[0]
+        with torch.no_grad():
+            logits = trained.objective.logits(trained.network, trained.network(example).states[ask.where], ask.head)
+        wanted = logits.log_softmax(-1).gather(-1, ask.targets[:, None])[:, 0]
+        assert found.log_probs == pytest.approx(wanted.numpy(), abs=1e-5)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -87,6 +87,8 @@ class Options:
     """Who sees whom when texts are classified: native, bidirectional or causal."""
     off_mode: bool = True
     """Also call the model in the direction it was not trained in."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """What the network computes in; as its weights are stored when none. Log-probabilities are float32 in any case."""
     seed: int = 0
 
 
@@ -104,10 +106,13 @@ def run(options: Options) -> int:
     from bothways.cli.measuring import task_scores
     from bothways.evaluation.score import save
     from bothways.families.folder import load
+    from bothways.model.allocator import keep_memory
 
+    keep_memory()
     tuned = (Path(options.folder) / "task.json").is_file()
     console, scores = Console(), []
-    for what, found in task_scores(options) if tuned else measured(load(options.folder), options):
+    work = task_scores(options) if tuned else measured(load(options.folder, weights=options.precision), options)
+    for what, found in work:
         scores += found
         seconds = sum(score.seconds for score in found)
         done = sum(score.n for score in found if score.name == "minimal pairs")

@@ -145,6 +145,7 @@ def run(options: Any) -> int:
     from rich.table import Table
 
     from bothways.evaluation.score import save
+    from bothways.model.allocator import keep_memory
     from bothways.tasks.folder import interval
     from bothways.tasks.progress import Line
     from bothways.tasks.run import tune_from_files
@@ -155,6 +156,7 @@ def run(options: Any) -> int:
     def watch(seed: int, config: TuneConfig) -> Watch:
         return Line(config.steps, config.batch, f"seed {seed}, step" if options.seeds > 1 else "step")
 
+    keep_memory()
     result = tune_from_files(
         options.task, options.from_, options.out, options.data, options.own, options.tuning, dev=options.dev,
         test=options.test, columns=named_columns(options.columns), keep=options.keep, seeds=options.seeds,

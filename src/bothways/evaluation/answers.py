@@ -79,7 +79,7 @@ def _read(trained: Trained, examples: Sequence[Example], tokens: int,
                 ask = row.asks[0]
                 with reading(network):
                     # 2. logits piece by piece, in float32 whatever the network computes in
-                    states = network(row).states
+                    states = network(row, only_asked=True).states
                     step = max(1, LOGITS // network.config.shape.vocabulary)
                     pieces = []
                     for where, targets in zip(ask.where.split(step), ask.targets.split(step), strict=True):
