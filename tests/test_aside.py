@@ -49,3 +49,10 @@ def test_what_goes_wrong_leaves_what_stood_there(error: Exception, kind: str, tm
         write()
     assert [path.name for path in tmp_path.iterdir()] == [kind]
     assert place.is_dir() or place.read_text() == "old"
+
+
+def test_a_part_written_aside_in_turn_is_named_as_the_whole(tmp_path: Path) -> None:
+    with pytest.raises(BothwaysError, match=r"place/part could not be written: No space") as caught:
+        with replacing(tmp_path / "place") as aside, replacing(aside / "part"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert ".part" not in str(caught.value) and caught.value.exit_code == 1 and not list(tmp_path.iterdir())

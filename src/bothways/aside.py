@@ -32,6 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
             _swap(beside, path)
         else:
             beside.replace(path)
+    except BothwaysError as error:
+        # a part of it that was written aside in turn is named as the whole
+        raise BothwaysError(str(error).replace(str(beside), str(path)), error.exit_code) from error
     except (OSError, SafetensorError) as error:
         raise BothwaysError(f"{path} could not be written: {getattr(error, 'strerror', None) or error}",
                             exit_code=1) from error

@@ -156,8 +156,26 @@ def test_the_commands_from_file_to_answers(tmp_path, capsys):
     assert "never closed" in lines[2] and lines[1].split(",")[1] in ("cat", "dog", "sees")
     assert cli.main(["classify", str(out), "w1 w2 cat ."]) == 0
     capsys.readouterr()
+    # of several texts in a call, one that is empty costs its own answer
+    assert cli.main(["classify", str(out), "w1 w2 cat .", " ", "w3 dog ."]) == 1
+    assert [json.loads(line).keys() >= {"label"} for line in capsys.readouterr().out.splitlines()] == [
+        True, False, True]
     assert cli.main(["tune", "--task", "tga", "--data", "x", "--out", "y"]) == 2
     assert "no task 'tga'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("out", "more", "words"), [
+    ("mine", (), "holds other files (notes.txt) and no tuned task: choose a new or empty folder"),
+    ("mine/notes.txt", (), "notes.txt is a file, but a tuned task is a folder"),
+    ("mine/notes.txt/new", (), "notes.txt is a file, but a tuned task is a folder"),
+    ("new", ("--keep", "2"), "keep is 2, but a share of the rows lies between 0 and 1"),
+])
+def test_nothing_of_the_users_is_replaced(tmp_path, capsys, out, more, words):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    assert cli.main(["tune", "--task", "classify", "--data", "train.csv", "--out", str(tmp_path / out), *more]) == 2
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_pairs_and_several_labels(tmp_path):

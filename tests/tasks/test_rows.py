@@ -8,7 +8,7 @@ import json
 import pytest
 
 from bothways.errors import BothwaysError
-from bothways.tasks import classify, rows
+from bothways.tasks import classify, instruct, rows, similarity, tag
 from bothways.tasks.classify import Task
 from bothways.text.records import records
 
@@ -94,3 +94,48 @@ def test_a_part_kept_back_has_every_label_and_shares_no_text():
     assert not {row.text for row in rest.items} & {row.text for row in part.items}
     assert sum(row.labels == ("a",) for row in part.items) == 30
     assert rows.kept_back(given, 0.2, 0, Task.key, Task.group)[1] == part
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_other_marks_between_columns(tmp_path, mark):
+    found = read(table(tmp_path, f'text{mark}label\none, two{mark}a\n"three{mark} four"{mark}b\nfive\n'))
+    assert [(row.text, *row.labels) for row in found.items] == [("one, two", "a"), (f"three{mark} four", "b")]
+    assert found.bad == ((4, "1 columns, and the first line names 2"),)
+
+
+def test_a_name_that_two_columns_have(tmp_path):
+    with pytest.raises(BothwaysError, match=r"a\.csv:1: two columns are called 'text': rename one"):
+        read(table(tmp_path, "text,text,label\nx,y,z\n"))
+    (tmp_path / "b.csv").mkdir()
+    with pytest.raises(BothwaysError, match=r"b\.csv' is a folder, and a file is wanted"):
+        read(tmp_path / "b.csv")
+
+
+def test_rows_of_several_forms_in_one_file(tmp_path):
+    lines = [{"nope": 1}, {"tokens": ["x"], "tags": ["B-A"]}, {"text": "y", "spans": []},
+             {"tokens": ["z"], "tags": None}]
+    path = table(tmp_path, "\n".join(map(json.dumps, lines)), "a.jsonl")
+    found = rows.read(path, tag.Task.roles, tag.Task.row)
+    assert found.lines == (2, 3) and found.bad == ((1, "no field 'tokens'"), (4, "no tags"))
+    lines = [{"instruction": "x", "output": "y"}, {"messages": [{"role": "user", "content": "a"}]}, {"nope": 1}]
+    path = table(tmp_path, "\n".join(map(json.dumps, lines)), "b.jsonl")
+    found = rows.read(path, instruct.Task.roles, instruct.Task.row)
+    assert found.lines == (1, 2) and found.bad == ((3, "no messages, and no instruction"),)
+
+
+def test_an_answer_that_nobody_asks_for_spoils_no_row(tmp_path):
+    path = table(tmp_path, '{"text": "x", "label": {}}\n{"text": "y", "label": null}\n', "a.jsonl")
+    assert [row.labels for row in read(path, answers=False).items] == [None, None]
+    with pytest.raises(BothwaysError, match=r"line 1 \(the label is dict, .*line 2 \(no label\)"):
+        read(path)
+    path = table(tmp_path, "sentence_a,sentence_b,score\na,b,3\nc,d,\n")
+    found = rows.read(path, similarity.Task.roles, similarity.Task.row)
+    assert found.lines == (2,) and found.bad == ((3, "no score"),)
+
+
+def test_labels_that_training_has_none_of_are_told(tmp_path):
+    train = read(table(tmp_path, "text,label\nx,a\ny,b\n"))
+    assert rows.strange_report(train, train, Task.group) is None
+    other = read(table(tmp_path, "text,label\nx,a\ny,c\nz,a|b\n", "b.csv"))
+    told = rows.strange_report(train, other, Task.group)
+    assert told is not None and told.startswith(f"{other.path}: 1 of 3 rows are of a kind") and "line 3 ('c')" in told

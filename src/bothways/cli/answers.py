@@ -11,6 +11,7 @@ import tyro
 
 if TYPE_CHECKING:
     from bothways.tasks.base import Task
+    from bothways.tasks.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None =
     from bothways.errors import BothwaysError
     from bothways.tasks.folder import load
     from bothways.tasks.predicting import answered, check_name, rows_to_ask, write
-    from bothways.tasks.rows import Rows
 
     # 1. check the call before anything is loaded
     if options.out is not None:
@@ -62,7 +62,7 @@ def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None =
         rows = rows_to_ask(task, options.data, named_columns(options.columns))
     else:
         texts = sys.stdin.read().splitlines() if texts == ["-"] else texts
-        rows = Rows.of([task.asked(text) for text in texts], "the call")
+        rows = _of_call(task, texts)
     records = answered(task, rows)
     # 3. write what was answered
     if options.out is None:
@@ -75,3 +75,20 @@ def run_task(kind: str, options: Asked, changed: Callable[[Task], Task] | None =
         print(sentence, file=sys.stderr)
         return 1
     return 0
+
+
+def _of_call(task: Task, texts: Sequence[Any]) -> Rows[Any]:
+    """Rows of the texts of a call; one that cannot be read costs its own answer alone, unless it is the only one."""
+    from bothways.errors import BothwaysError
+    from bothways.tasks.rows import Rows
+
+    good: dict[int, Any] = {}
+    bad: list[tuple[int, str]] = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            good[number] = task.asked(text)
+        except BothwaysError as problem:
+            bad.append((number, str(problem)))
+    if not good and bad:
+        raise BothwaysError(bad[0][1])
+    return Rows("the call", tuple(good.values()), tuple(good), tuple(bad))

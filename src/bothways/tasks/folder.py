@@ -54,6 +54,20 @@ def save(task: Task, folder: str | Path, report: Mapping[str, Any] | None = None
     return folder
 
 
+def vacant(folder: Path) -> None:
+    """Whether a task may be written here: nothing is there yet, or an older task.
+
+    Raises:
+        BothwaysError: it is a file, or there are files in it, but no task.
+    """
+    if file := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
+        raise BothwaysError(f"{file} is a file, but a tuned task is a folder: choose another place")
+    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others and FILE not in others:
+        raise BothwaysError(f"{folder} holds other files ({', '.join(others[:3])}) and no tuned task: choose a new or "
+                            "empty folder")
+
+
 def load(folder: str | Path, kind: str | None = None, device: torch.device | str | None = None) -> Task:
     """The task in a folder that `save` wrote, or a classifier that somebody else published.
 

@@ -105,26 +105,37 @@ def read(path: str | Path, roles: Sequence[Role], make: Callable[[Mapping[str, A
     items: list[T] = []
     places: list[int] = []
     bad: list[tuple[int, str]] = []
-    found: dict[str, str] | None = None
+    first: dict[str, str] | None = None
+    problem: BothwaysError | None = None
     for line, record in records(path):
         if isinstance(record, str):
             bad.append((line, record))
             continue
-        if found is None:
-            found = _columns(record, roles, wanted, answers, str(path))
-        missing = [column for role, column in found.items() if column not in record and _needed(roles, role, answers)]
-        if missing:
-            bad.append((line, f"no field '{missing[0]}'"))
-            continue
+        # 1. which column plays which role: as in the first row, or as a row of another form says itself
+        found = first
+        if found is None or _lacking(record, roles, found, answers):
+            try:
+                found = _columns(record, roles, wanted, answers, str(path))
+            except BothwaysError as error:
+                problem = problem or error
+                bad.append((line, f"no field '{_lacking(record, roles, first or {}, answers)}'"))
+                continue
+        first = first or found
+        # 2. the row; an answer that nobody asks for spoils none
+        values = {role.name: record.get(found[role.name]) for role in roles
+                  if role.name in found and (answers or not role.answer)}
         try:
-            items.append(make({role.name: record.get(found[role.name]) if role.name in found else None
-                               for role in roles}))
+            if unsaid := [role.name for role in roles if role.answer and values.get(role.name, "") is None]:
+                raise BadRow(f"no {unsaid[0]}")
+            items.append(make({**dict.fromkeys(known), **values}))
             places.append(line)
-        except BadRow as problem:
-            bad.append((line, str(problem)))
+        except BadRow as reason:
+            bad.append((line, str(reason)))
+    if not items and problem is not None:
+        raise problem
     if not items:
         raise BothwaysError(f"{path} has no row that can be used: {listed(bad) or 'it has column names alone'}")
-    return Rows(str(path), tuple(items), tuple(places), tuple(bad), found, digest(path))
+    return Rows(str(path), tuple(items), tuple(places), tuple(bad), first, digest(path))
 
 
 def overlap(train: Rows[T], test: Rows[T], key: Callable[[T], str]) -> tuple[tuple[int, int], ...]:
@@ -144,6 +155,21 @@ def overlap_report(train: Rows[T], test: Rows[T], key: Callable[[T], str]) -> st
     shown = ", ".join(f"line {test.lines[i]} (line {train.lines[j]} there)" for i, j in twice[:SHOWN])
     more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
     return f"{test.path}: {len(twice)} of {len(test)} rows stand in {train.path} too: {shown}{more}"
+
+
+def strange_report(train: Rows[T], other: Rows[T], group: Callable[[T], str]) -> str | None:
+    """One sentence about rows of a group that no training row is of, such as an unseen label; none if there are none.
+
+    Of several groups, parted by bars, one that is unseen is enough.
+    """
+    known = {name for row in train.items for name in group(row).split("|")}
+    strange = [place for place, row in enumerate(other.items) if not known.issuperset(group(row).split("|"))]
+    if not strange:
+        return None
+    shown = ", ".join(f"line {other.lines[i]} ('{group(other.items[i])}')" for i in strange[:SHOWN])
+    more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
+    return (f"{other.path}: {len(strange)} of {len(other)} rows are of a kind that {train.path} has none of: "
+            f"{shown}{more}")
 
 
 def kept_back(rows: Rows[T], share: float, seed: int, key: Callable[[T], str],
@@ -221,6 +247,15 @@ def _columns(record: Mapping[str, object], roles: Sequence[Role], wanted: Mappin
             raise BothwaysError(f"{where}: none of the usual columns for the {role.name} ({', '.join(role.usual)}) is "
                                 f"there, so name it (--columns {role.name}=...); there are: {', '.join(record)}")
     return found
+
+
+def _lacking(record: Mapping[str, object], roles: Sequence[Role], found: Mapping[str, str], answers: bool
+             ) -> str | None:
+    """A column that a record lacks to be read as `found` says: one that is needed, or all of them; none otherwise."""
+    needed = [found.get(role.name, role.usual[0]) for role in roles if _needed(roles, role.name, answers)]
+    there = any(column in record for column in found.values())
+    return next((column for column in (*needed, *([] if there else [*found.values(), roles[0].usual[0]]))
+                 if column not in record), None)
 
 
 def _needed(roles: Sequence[Role], name: str, answers: bool) -> bool:

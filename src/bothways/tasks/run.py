@@ -17,7 +17,7 @@ from bothways.errors import BothwaysError
 from bothways.evaluation.score import Score, Stopwatch
 from bothways.tasks import folder as folders
 from bothways.tasks.base import Task, Watch
-from bothways.tasks.rows import Rows, kept_back, overlap_report, read
+from bothways.tasks.rows import Rows, kept_back, overlap_report, read, strange_report
 from bothways.tasks.tuning import TuneConfig
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def data(kind: type[Task], train: str | Path, dev: str | Path | None = None, tes
     Args:
         keep: the share of the training rows that is kept back to choose by, where no `dev` is given.
     Raises:
-        BothwaysError: see `rows.read`.
+        BothwaysError: see `rows.read`; a share that is none.
     """
+    if not 0 <= keep < 1:
+        raise BothwaysError(f"keep is {keep:g}, but a share of the rows lies between 0 and 1")
     found = [None if path is None else read(path, kind.roles, kind.row, columns=columns)
              for path in (train, dev, test)]
     learned, chosen, tested = found
@@ -67,8 +69,10 @@ def data(kind: type[Task], train: str | Path, dev: str | Path | None = None, tes
         if one is not None and (sentence := one.complaint()):
             tell(sentence)
     for one in (chosen, tested):
-        if one is not None and (sentence := overlap_report(learned, one, kind.key)):
-            tell(sentence)
+        for sentence in [] if one is None else [overlap_report(learned, one, kind.key),
+                                                strange_report(learned, one, kind.group)]:
+            if sentence is not None:
+                tell(sentence)
     if chosen is None and keep > 0:
         learned, chosen = kept_back(learned, keep, seed, kind.key, kind.group)
     return Data(learned, chosen if chosen is not None else learned.take([]), tested)
@@ -134,6 +138,7 @@ def tune_from_files(name: str, base: str | Path | None, out: str | Path, train: 
     from bothways.families.folder import load
 
     kind = tasks.kind(name)
+    folders.vacant(Path(out))
     # files are read before the long work, so that mistakes in them show at once
     given = data(kind, train, dev, test, columns=columns, keep=keep, seed=config.seed, tell=tell)
     # weights move in float32, whatever the folder stores

@@ -372,8 +372,10 @@ def _span(train: Sequence[Row], learn: Learn) -> tuple[float, float] | None:
 
 def _number(value: Any) -> float | None:
     """A finite number, or none where there is none. Raises: BadRow."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None:
         return None
+    if isinstance(value, str) and not value.strip():
+        raise BadRow("no score")
     try:
         found = float(value)
     except (TypeError, ValueError):

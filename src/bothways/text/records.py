@@ -28,6 +28,8 @@ def records(path: Path) -> Iterator[tuple[int, Record | str]]:
     Raises:
         BothwaysError: a file that is missing, empty, not UTF-8 or of another kind.
     """
+    if path.is_dir():
+        raise BothwaysError(f"'{path}' is a folder, and a file is wanted here")
     kind = kind_of(path)
     if kind in ("csv", "tsv"):
         return _csv(path, "\t" if kind == "tsv" else ",")
@@ -141,8 +143,9 @@ def _whole_json(path: Path) -> Iterator[tuple[int, Record | str]]:
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Record | str]]:
     """Rows under the names of the first line.
 
-    A row goes on over as many lines as its quotation marks ask for. One that is never closed is a fault of the line
-    it stands in: reading goes on with the next line.
+    Where that line is one name with semicolons or tabs in it, these part the columns: so tables are saved where the
+    comma is a decimal point. A row goes on over as many lines as its quotation marks ask for. One that is never closed
+    is a fault of the line it stands in: reading goes on with the next line.
     """
     csv.field_size_limit(1 << 30)
     source, ahead, number = lines(path), list[str](), 0
@@ -168,7 +171,10 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[int, Record | str]]:
         elif not found:
             continue
         elif header is None:
-            header = found
+            other = next((mark for mark in ";\t" if len(found) == 1 and mark in found[0]), None)
+            header, delimiter = (found, delimiter) if other is None else (found[0].split(other), other)
+            if twice := [name for place, name in enumerate(header) if name in header[:place]]:
+                raise BothwaysError(f"{path}:{first}: two columns are called '{twice[0]}': rename one of them")
         elif len(found) != len(header):
             yield first, f"{len(found)} columns, and the first line names {len(header)}"
         else:
