@@ -11,9 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from tests.decoding.small import TOKENIZER, tiny
 from tests.training.small import write_corpus
 
 from bothways.cli import main
+from bothways.families.folder import save
+from bothways.model import ModelConfig, Shape
+from bothways.model.config import Head
 from bothways.training import read_metrics
 
 SMALL = [
@@ -114,6 +119,21 @@ def test_a_model_that_is_there_goes_on_at_lower_rates(corpus: Path) -> None:
     assert going.matrix_rate < new.matrix_rate and going.other_rate < new.other_rate
     chosen = _recipe(Options(corpus=str(corpus), budget="10s", start="run/model", set=("other_rate=0.5",)))
     assert chosen.other_rate == 0.5 and chosen.matrix_rate == going.matrix_rate
+
+
+def test_a_body_that_gives_states_alone_gets_a_head(corpus: Path, tmp_path: Path) -> None:
+    import bothways
+
+    body = tiny("masked", ModelConfig(Shape(TOKENIZER.size, 32, 2, heads=4), head=Head(scores=False)))
+    save(body, tmp_path / "body", layout="bothways")
+    runs = []
+    for name in ("one", "two"):
+        assert main(["train", "--from", str(tmp_path / "body"), "--corpus", str(corpus), "--objective", "next-token",
+                     "--budget", "2 steps", "--batch-tokens", "64", "--out", str(tmp_path / name)]) == 0
+        runs.append(bothways.from_pretrained(tmp_path / name))
+    assert all(torch.equal(weight, runs[1].trained.network.state_dict()[part])
+               for part, weight in runs[0].trained.network.state_dict().items())
+    assert runs[0].generate("the cat", 2).startswith("the cat") and runs[0].config.head.scores
 
 
 def refused(call: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int = 2) -> str:

@@ -15,17 +15,24 @@ from bothways.families import folder as families
 from bothways.families.extend import extend_vocabulary
 from bothways.families.folder import fused
 from bothways.model import ModelConfig
+from bothways.model.fitted import fitted
 from bothways.training.config import TrainConfig
 
 
 def begin(folder: str | Path, objective: str | Mapping[str, object]) -> families.Trained:
-    """The model in a folder, with the reserved tokens that the objective needs.
+    """The model in a folder, with the reserved tokens that the objective needs, and a head if it has none.
 
     Train it with `TrainConfig(model=begun.config, start=folder, ...)` on text prepared with `begun.tokenizer`.
 
     Raises:
         BothwaysError: the folder cannot be read, has no tokenizer, or its stack is not the objective's.
     """
+    read = _read(folder, objective)
+    return dataclasses.replace(read, network=fitted(read.network, ()))
+
+
+def _read(folder: str | Path, objective: str | Mapping[str, object]) -> families.Trained:
+    """`begin` with the folder's own parts alone."""
     trained = families.load(folder)
     needed = objectives.make(dict(objective) if isinstance(objective, Mapping) else objective, _any_text())
     if needed.stack != trained.config.stack:
@@ -41,17 +48,17 @@ def begin(folder: str | Path, objective: str | Mapping[str, object]) -> families
 
 
 def weights(config: TrainConfig, masters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """First weights of a run that goes on from a model; what the objective trains beside the trunk is left as it is.
+    """First weights of a run that goes on from a model; what the folder does not hold is left as it is.
 
     Raises:
         BothwaysError: the folder's network is not the config's.
     """
     assert config.start is not None
-    begun = begin(config.start, config.objective)
-    if trunk(begun.config) != trunk(config.model):
+    read = _read(config.start, config.objective)
+    if trunk(fitted(read.network, ()).config) != trunk(config.model):
         raise BothwaysError(f"start is {config.start}, but model describes another network than lies there: "
                             "leave model out, or start")
-    found = fused(begun.network)
+    found = fused(read.network)
     return {name: found.get(name, master) for name, master in masters.items()}
 
 
