@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 GOING_ON = {"matrix_rate": 0.01, "other_rate": 2e-3}
-"""Learning rates of a model that is there already, at most: those of a new one would first undo what it has learned."""
+"""Learning rates of a model that is there already, at most: those of a new one learned another text no further, and
+forgot more of what it knew (docs/log.md, `benchmarks/going_on.py`)."""
 
 
 @dataclass(frozen=True)
