@@ -39,7 +39,9 @@ def main() -> None:
                       "dialogue/")
     work.add_argument("--trained", type=Path, default=Path("arms"), help="where the runs of f4 are trained")
     work.add_argument("--lane", default="1/1", help="which part of the work: 1/2 and 2/2 share it")
-    work.add_argument("--arms", nargs="*", help="of f8, only these arms")
+    work.add_argument("--arms", nargs="*", help="of f8, only these arms; 'head, masked network' and "
+                      "'generative, diffusion network' are measured only when they are named")
+    work.add_argument("--draws", type=int, default=3, help="of f8, so many draws of the labels for each network")
     write = commands.add_parser("page", help="write the page and its pictures from what was measured")
     write.add_argument("--page", type=Path, default=HERE.parent / "representation.md")
     for one in (work, write):
@@ -79,7 +81,7 @@ def measure(given: argparse.Namespace) -> None:
         elif part == "f8":
             import f8_few_labels
 
-            f8_few_labels.measure(kept[part], given.runs, given.data, given.arms)
+            f8_few_labels.measure(kept[part], given.runs, given.data, given.arms, given.draws)
         else:
             import text_layers
 

@@ -31,7 +31,6 @@ TASKS = {"entities": "kinds of entities (WNUT-17), by word", "polarity": "polari
          "pairs": "entailment of a pair (SICK)"}
 KNOWN = {"tag": "part of speech, by word", "topic": "topic of a document"}
 MESSAGES, SENTENCES_READ, PAIRS = 1200, 1600, 1200
-FIRST_KNOWN = 8
 
 
 def measure(kept: Kept, groups: Groups, source: KnownSource, study: Path, runs: Path, data: Path) -> None:
@@ -41,7 +40,7 @@ def measure(kept: Kept, groups: Groups, source: KnownSource, study: Path, runs: 
         for seed, trained in enumerate(groups[name]):
             (folder,) = (study / "runs/known").glob(f"{pattern}-seed{seed}/training")
             for step in kept_steps(folder):
-                if step >= FIRST_KNOWN and step & (step - 1) == 0:
+                if step & (step - 1) == 0:
                     makes[f"known {name} seed={seed} step={step}"] = (
                         lambda trained=trained, folder=folder, step=step:  # type: ignore[misc]
                         on_known(at_step(trained, folder, step), source))
@@ -123,10 +122,12 @@ def compared(values: dict[str, dict[int, list[float]]], shared: float) -> dict[s
     steps = list(causal)
     gaps = {step: np.array(causal[step]) - np.array(masked[step]) for step in steps}
     early = spread(np.mean([gaps[step] for step in early_of(steps)], axis=0), shared)
+    # with one step nothing is learned: who reads to both sides already differs from who reads to one
+    gained = spread(np.mean([gaps[step] - gaps[steps[0]] for step in early_of(steps)], axis=0), shared)
     late = spread(-gaps[steps[-1]], shared)
     curves = [[Score(name, "all", f"step {step}", float(np.mean(side[step])), len(side[step]), items=side[step],
                      details={"step": float(step)}) for step in steps] for name, side in zip(values, (causal, masked))]
-    return {"steps": steps, "gaps": gaps, "early": early, "late": late,
+    return {"steps": steps, "gaps": gaps, "early": early, "gained": gained, "late": late,
             "crossing": crossing(*curves, along="step", names=("causal", "masked"), unit="steps")}
 
 
@@ -150,8 +151,8 @@ def page(kept: Kept, pictures: Path) -> tuple[str, list[list[str]]]:
                 continue
             one = compared(values, shared)
             n = len(next(iter(one["gaps"].values())))
-            verdicts.append([what, written(one["early"], 100, 1), said(one["early"]), written(one["late"], 100, 1),
-                             said(one["late"]), one["crossing"].sentence])
+            verdicts.append([what, written(one["early"], 100, 1), said(one["early"]), written(one["gained"], 100, 1),
+                             written(one["late"], 100, 1), said(one["late"]), one["crossing"].sentence])
             unit = f"{n} splits, 1 training seed" if kind == "text" else f"{n} training seeds"
             summary.append([f"F2, {where}, {what}", "causal ahead early, masked late",
                             f"early causal minus masked {written(one['early'], 100, 1)} points, late masked minus "
@@ -161,12 +162,13 @@ def page(kept: Kept, pictures: Path) -> tuple[str, list[list[str]]]:
                 Line(name.split("(")[0].replace("next-token", "causal"), [
                     (math.log2(step), float(np.mean(side[step]))) for step in side],
                     [spread(side[step], shared)[1:] for step in side], colour)
-                for (name, side), colour in zip(values.items(), ("orange", "blue"))], "step", doubling=True))
+                for (name, side), colour in zip(values.items(), ("blue", "orange"))], "step", doubling=True))
             rows.append((what, values, one))
         if rows:
             parts.append(section(kind, rows, shared) + "\n\n" + table(
                 ("what is asked", "early: causal minus masked, points", "early sign",
-                 "late: masked minus causal, points", "late sign", "crossing"), verdicts))
+                 "early, less what it was at step 1", "late: masked minus causal, points", "late sign", "crossing"),
+                verdicts))
     if not parts:
         return "", []
     (pictures / "representation_early.svg").write_text(panels(frames, 3), "utf-8")
@@ -181,7 +183,7 @@ are linear probes of frozen last states, so "ahead" is of what can be read at on
 ![Accuracy by step](pictures/representation_early.svg)
 
 *Early* is the mean of the kept steps from 16 to an eighth of the training, *late* the last step. Weights between are
-not cooled down.
+not cooled down. At step 1 nothing is learned, and what the two read differs already, since one looks to both sides.
 
 {body}
 """, summary

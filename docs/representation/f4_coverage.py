@@ -27,7 +27,7 @@ from bothways.training.config import Record, TrainConfig
 from bothways.training.run import train
 
 SHARES, SEEDS, STEPS, FROM = (0.25, 0.5, 1.0), 3, 1000, 64
-TEXT_STEPS = 400
+TEXT_STEPS = 300
 BLANKS = 600
 
 

@@ -51,10 +51,14 @@ def of_layers(scores: Sequence[Score], name: str) -> list[float]:
     return [score.value for score in scores if score.name == name]
 
 
-def shape_of(states: np.ndarray, tokens: np.ndarray) -> dict[str, list[float]]:
-    """What each layer (layers, n, D) keeps of its tokens (n,), and how its states are spread."""
-    return {"identity": [similarity.token_identity(layer, tokens) for layer in states],
-            "cosine": [similarity.anisotropy(layer, False) for layer in states],
+def identity_of(states: np.ndarray, tokens: np.ndarray) -> list[float]:
+    """What each layer (layers, n, D) keeps of its tokens (n,)."""
+    return [similarity.token_identity(layer, tokens) for layer in states]
+
+
+def shape_of(states: np.ndarray) -> dict[str, list[float]]:
+    """How the states of each layer (layers, n, D) are spread."""
+    return {"cosine": [similarity.anisotropy(layer, False) for layer in states],
             "centred": [similarity.anisotropy(layer) for layer in states],
             "iso": [similarity.iso_score(layer) for layer in states]}
 
@@ -62,12 +66,13 @@ def shape_of(states: np.ndarray, tokens: np.ndarray) -> dict[str, list[float]]:
 def one_network(one: Trained, tags: Sequence[Tagged], links: Sequence[Tagged], texts: Sequence[Tagged]
                 ) -> dict[str, list[float]]:
     """Every measure of every layer of one network."""
+    states = layers.span_layers(one, texts)
     tag = layers.probe_layers(one, tags[:LEARNT], tags[LEARNT:], what="tag")
     link = layers.probe_layers(one, links[:LEARNT], links[LEARNT:], what="relation", pairs=True, code=False)
     return {"tag": of_layers(tag, "tag probe accuracy"), "tag selectivity": of_layers(tag, "tag probe selectivity"),
             "code": of_layers(tag, "tag code length"), "relation": of_layers(link, "relation probe accuracy"),
             "relation selectivity": of_layers(link, "relation probe selectivity"),
-            **shape_of(layers.span_layers(one, texts), np.concatenate([text.ids[1:-1] for text in texts]))}
+            "identity": identity_of(states, np.concatenate([text.ids[1:-1] for text in texts])), **shape_of(states)}
 
 
 def alike(groups: Groups, texts: Sequence[Tagged]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from f2_early import SHARE, over_splits
 from kept import Kept, said, shown, spread, table, written
-from known_layers import every_token, likeness, panel, shape_of
+from known_layers import every_token, identity_of, likeness, panel, shape_of
 from networks import PARADIGMS, entities, polarity, prose, run_of, there, untrained
 
 from bothways.evaluation import layers, similarity
-from bothways.evaluation.features import Tagged, text_features, text_ids
+from bothways.evaluation.features import Tagged, text_ids
 from bothways.evaluation.probes import control_labels, tags_of
 from bothways.families.trained import Trained
 from bothways.pictures.panels import panels
@@ -26,15 +26,18 @@ NAMES = (*PARADIGMS, "untrained")
 MESSAGES, SENTENCES = 1200, 1600
 PASSAGES, COMMONEST, TOKENS = 90, 300, 4000
 """Paragraphs whose tokens are compared between networks, how many kinds of token, and how many tokens."""
+IDENTIFIED = 60
+"""Kinds of token whose identity is looked for: fewer than the clusters that look for them."""
 
 
 def measure(kept: Kept, runs: Path, data: Path) -> None:
     """Every layer of every run that is done, and the likeness of every two of them."""
     ready = there(runs)
-    makes: dict[str, Callable[[], Any]] = {name: lambda name=name: one_network(network(runs, name), data)  # type: ignore[misc]
-                                           for name in ([*ready, "untrained"] if ready else [])}
-    names = [*ready, "untrained"]
-    for place, one in enumerate(names if ready else []):
+    makes: dict[str, Callable[[], Any]] = {}
+    names = [*ready, "untrained"] if ready else []
+    for place, one in enumerate(names):
+        makes[one] = lambda one=one: one_network(network(runs, one), data)  # type: ignore[misc]
+        makes[f"shape {one}"] = lambda one=one: shape(network(runs, one), data)  # type: ignore[misc]
         for other in names[place + 1:]:
             makes[f"alike {one} {other}"] = lambda one=one, other=other: alike(  # type: ignore[misc]
                 network(runs, one), network(runs, other), data)
@@ -46,18 +49,18 @@ def network(runs: Path, name: str) -> Trained:
     return untrained(run_of(runs, there(runs)[0])) if name == "untrained" else run_of(runs, name)
 
 
-def passages(trained: Trained, data: Path) -> list[Tagged]:
+def passages(trained: Trained, data: Path, kinds_read: int = COMMONEST) -> list[Tagged]:
     """Held-out paragraphs of the same books, of which every commonest token is a span: the same for all networks, whose
     tokenizer is one and the same."""
     texts = prose(data / "lm/openstax_valid.txt.gz", PASSAGES)
     some = every_token(text_ids(trained.tokenizer, texts, 96))
     kinds, counts = np.unique(np.concatenate([text.ids[1:-1] for text in some]), return_counts=True)
-    common = set(kinds[np.argsort(-counts, kind="stable")[:COMMONEST]].tolist())
+    common = set(kinds[np.argsort(-counts, kind="stable")[:kinds_read]].tolist())
     return [Tagged(one.ids, tuple(span for span in one.spans if int(one.ids[span[0]]) in common)) for one in some]
 
 
 def one_network(trained: Trained, data: Path) -> dict[str, list[Any]]:
-    """Probes over splits, and measures of shape, of every layer."""
+    """Probes of every layer over splits."""
     # 1. words with entities, and the control: a label drawn for each kind of word
     tagged = entities(trained, data / "ner/wnut17_train.jsonl.gz", MESSAGES)
     owner = np.repeat(np.arange(len(tagged)), [len(one.spans) for one in tagged])
@@ -69,13 +72,18 @@ def one_network(trained: Trained, data: Path) -> dict[str, list[Any]]:
     # 2. sentences
     some = polarity(data, "train")
     some = [some[place] for place in np.random.default_rng(23).permutation(len(some))[:SENTENCES]]
-    found["polarity"] = [over_splits(text_features(trained, [text for text, _ in some], layer=layer, longest=64),
-                                     [label for _, label in some]) for layer in range(len(states))]
-    # 3. shape, of tokens of prose
-    read = passages(trained, data)
-    tokens = np.concatenate([[int(one.ids[span[0]]) for span in one.spans] for one in read])[:TOKENS]
-    found.update(shape_of(layers.span_layers(trained, read)[:, :TOKENS], tokens))
+    whole = [Tagged(ids, ((1, len(ids), label),)) for ids, (_, label) in
+             zip(text_ids(trained.tokenizer, [text for text, _ in some], 64), some)]
+    found["polarity"] = [over_splits(layer, tags_of(whole)) for layer in layers.span_layers(trained, whole)]
     return found
+
+
+def shape(trained: Trained, data: Path) -> dict[str, list[float]]:
+    """What every layer keeps of the commonest tokens of prose, and how its states lie."""
+    few = passages(trained, data, IDENTIFIED)
+    tokens = np.concatenate([[int(one.ids[span[0]]) for span in one.spans] for one in few])[:TOKENS]
+    return {"identity": identity_of(layers.span_layers(trained, few)[:, :TOKENS], tokens),
+            **shape_of(layers.span_layers(trained, passages(trained, data))[:, :TOKENS])}
 
 
 def alike(one: Trained, other: Trained, data: Path) -> dict[str, list[float]]:
@@ -94,10 +102,11 @@ def alike(one: Trained, other: Trained, data: Path) -> dict[str, list[float]]:
 def page(kept: Kept, pictures: Path) -> tuple[str, list[list[str]]]:
     """The section, and its lines of the page's first table."""
     found = kept.all()
-    names = [name for name in NAMES if name in found]
+    names = [name for name in NAMES if name in found and f"shape {name}" in found]
     if len(names) < 2:
         return "", []
     shared = SHARE / (1 - SHARE)
+    found.update({name: {**found[name], **found[f"shape {name}"]} for name in names})
     curves = {measure: {name: np.array(found[name][measure]).T if measure in ("entities", "polarity", "control") else
                         np.array([found[name][measure]]) for name in names}
               for measure in found[names[0]]}
@@ -118,7 +127,7 @@ def page(kept: Kept, pictures: Path) -> tuple[str, list[list[str]]]:
                        (("identity", 2), ("cosine", 2), ("centred", 3), ("iso", 2)))])
     last = {measure: square(found, names, measure) for measure in ("cka", "neighbours")}
     (pictures / "representation_text_similarity.svg").write_text(likeness(
-        {"names": names, "cka": last["cka"]}, "debiased linear CKA, last layers, OpenStax prose"), "utf-8")
+        {"names": names, "cka": last["cka"]}, "debiased linear CKA, last layers"), "utf-8")
     near = table(("", *names), ([name, *("" if value is None else f"{value:.2f}" for value in row)]
                                 for name, row in zip(names, last["neighbours"])))
     gaps, summary = against_causal(curves, names, shared)
@@ -132,10 +141,9 @@ Width 256, 6M tokens, one training seed of each; bands are the range of five spl
         "polarity, last layer, %", "token identity kept", "cosine of random pairs", "mean removed", "IsoScore"), rows)}
 
 Entities: the kinds of WNUT-17 and one ordinary word in six, {MESSAGES} messages; polarity: {SENTENCES} sentences;
-linear probes, brackets over splits (corrected for their overlap). Identity and shape: {TOKENS:,} tokens of the
-{COMMONEST} commonest kinds, in held-out paragraphs of the same books. An encoder-decoder is read with its encoder,
-which has half of the layers.
-{gaps}
+linear probes, brackets over splits (corrected for their overlap). Identity: tokens of the {IDENTIFIED} commonest kinds,
+shape and likeness: {TOKENS:,} tokens of the {COMMONEST} commonest, in held-out paragraphs of the same books. An
+encoder-decoder is read with its encoder, which has half of the layers. {gaps}
 
 ![Similarity of paradigms](pictures/representation_text_similarity.svg)
 
@@ -143,8 +151,8 @@ Neighbours shared, last layers (10 nearest of 1,000):
 
 {near}
 
-One seed each: the ceiling, the same objective from another seed, is missing here. On the known source it is between the
-numbers of the diagonal above.
+One seed each: the ceiling, the same objective from another seed, is missing here. The known source, below, has it on
+its diagonal.
 """, summary
 
 

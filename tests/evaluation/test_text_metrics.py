@@ -115,3 +115,11 @@ def test_facts_learned_one_way_round_are_known_that_way():
                                                               backward=("{b} sees ", "{a}"))}
     assert scores["reversal, forward"].value == 1.0 and scores["reversal, backward"].value < 0.8
     assert scores["reversal gap"].value == pytest.approx(1 - scores["reversal, backward"].value)
+
+
+def test_a_fact_is_split_where_its_answer_begins():
+    assert memory.template("{a} wrote {b}.", "b") == ("{a} wrote ", "{b}.")
+    assert memory.template("{b} was written by {a}", "a") == ("{b} was written by ", "{a}")
+    for wrong in ("{b} wrote {a}", "{a} wrote", "{a} and {a} wrote {b}"):
+        with pytest.raises(BothwaysError, match="once and, behind it,"):
+            memory.template(wrong, "b")

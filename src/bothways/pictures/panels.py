@@ -71,7 +71,7 @@ def matrix(labels: Sequence[str], values: Sequence[Sequence[float]], title: str,
             if known:
                 parts.append(f'<text x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle" style="font-size:'
                              f'10px;fill:{"#fff" if value > 0.55 else STYLE[1]}">{value:.{digits}f}</text>')
-    return _page(room + size + 60, TOP + room + size + 8, "".join(parts))
+    return _page(max(room + size + 60, 7.2 * len(title)), TOP + room + size + 8, "".join(parts))
 
 
 def _frame(frame: Panel, width: int, height: int) -> str:
