@@ -15,7 +15,8 @@ HEAD = """# What trained networks know
 
 Causal, masked, denoising encoder-decoder, hybrid and diffusion networks from one trainer: what can be read from their
 states, layer by layer, how alike they are, and which published findings show at this size. "Cannot be said" is a
-difference whose 95 % interval holds 0; the expected sign was the published one.
+difference whose 95 % interval holds 0; the expected sign was the published one. Intervals are not corrected for
+the number of rows: one in twenty misses by chance.
 
 | published finding | expected | measured here | verdict |
 | --- | --- | --- | --- |

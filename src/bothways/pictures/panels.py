@@ -95,6 +95,10 @@ def _frame(frame: Panel, width: int, height: int) -> str:
         parts.append(f'<line x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="{STYLE[1]}" opacity="0.22"/>'
                      f'<text x="-6" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     ticks = sorted(set(xs)) if len(set(xs)) <= 9 else [first + (last - first) * step / 4 for step in range(5)]
+    if frame.doubling:
+        # whole powers, at most seven of them
+        ticks = [float(power) for power in range(math.ceil(first), math.floor(last) + 1,
+                                                 max(1, math.ceil((last - first) / 6)))]
     named = [(x, 2 ** x if frame.doubling else x) for x in ticks]
     parts += [f'<text x="{at(x, low)[0]:.1f}" y="{height + 15}" text-anchor="middle">{value:.4g}</text>'
               for x, value in named]
