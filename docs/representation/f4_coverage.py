@@ -118,8 +118,8 @@ Published: ELECTRA, table 5 (14M parameters and up, GLUE after fine-tuning): los
 of them 84.3; replaced-token detection 85.0 (arXiv 2003.10555). Wettig et al. tell the share hidden from the share asked
 for: the second only helps (arXiv 2202.08005).
 
-Ours, known source: 40 % hidden in all arms, {last} steps of about 2,040 tokens, training seeds: {seeds}. Nats for a single hidden
-token by the share of the hidden tokens that carries loss (bands: 95 % t intervals over seeds):
+Ours, known source: 40 % hidden in all arms, {last} steps of about 2,040 tokens, training seeds: {seeds}. Nats for a
+single hidden token by the share of the hidden tokens that carries loss (bands: 95 % t intervals over seeds):
 
 ![Nats by step](pictures/representation_coverage.svg)
 
