@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tests.evaluation.small import small
 from tests.tasks.test_tasks import labelled, sentences
 
@@ -45,7 +46,7 @@ def desk(tmp_path_factory):
 
 def test_runs_are_made_once_and_a_failing_one_is_listed(driver, desk, capsys, monkeypatch):
     call = ["--data", str(desk / "data"), "--recipes", str(desk / "recipes"), "--out", str(desk / "out"),
-            "--base", f"masked={desk / 'base'}", "--base", f"scratch={desk / 'base'}", "--threads", "1"]
+            "--base", f"scratch={desk / 'base'}", "--threads", "1"]
     # 1. everything, from a base that does not write
     assert driver.main([*call, "--", "--longest", "16"]) == 0
     printed = capsys.readouterr()
@@ -53,9 +54,9 @@ def test_runs_are_made_once_and_a_failing_one_is_listed(driver, desk, capsys, mo
     assert animals.startswith("animals, 30 rows to learn from, 10 tested")
     assert [line.split(" | ")[0] for line in sorted(animals.splitlines()) if line.startswith("| ")][:3] == [
         "| ---", "| TF-IDF, linear SVM", "| TF-IDF, logistic regression"]
-    assert "| masked | " in animals and "| scratch | " in animals and "Not from" not in animals
-    assert "| the source as it is | " in copied and "Not from masked: a model trained by 'masked' fills" in copied
-    task = json.loads((desk / "out" / "animals" / "masked" / "task.json").read_text())
+    assert "| scratch | " in animals and "Not from" not in animals
+    assert "| the source as it is | " in copied and "Not from scratch: a model trained by 'masked' fills" in copied
+    task = json.loads((desk / "out" / "animals" / "scratch" / "task.json").read_text())
     assert task["report"]["tuning"]["longest"] == 16 and task["report"]["tuning"]["learning_rate"] == 1e-3
     assert not list((desk / "out" / "animals").glob("*/*.safetensors"))
     # 2. nothing is repeated but what failed, and the table is the same
@@ -65,7 +66,11 @@ def test_runs_are_made_once_and_a_failing_one_is_listed(driver, desk, capsys, mo
     assert driver.main([*call, "--only", "animals"]) == 0 and again == []
     assert capsys.readouterr().out == f"### {animals}"
     assert driver.main(call) == 0
-    assert again == [str(desk / "out" / "copied" / name) for name in ("masked", "scratch")]
+    assert again == [str(desk / "out" / "copied" / "scratch")]
+    # 3. from scratch are other weights of the same network
+    drawn, base = (models.load(folder).network.state_dict() for folder in (desk / "out" / "bases" / "scratch",
+                                                                           desk / "base"))
+    assert drawn.keys() == base.keys() and not torch.equal(drawn["embedding.weight"], base["embedding.weight"])
 
 
 def test_a_run_that_another_process_makes_is_left_to_it(driver, desk, tmp_path, capsys):

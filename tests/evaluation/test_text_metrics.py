@@ -26,6 +26,17 @@ def test_bleu_and_chrf_are_the_packages_own():
         text_metrics.bleu(["a"], ["a", "b"])
 
 
+def test_the_chrf_of_one_text_by_hand_and_by_the_package():
+    # one common letter of 2 and 3, no common pair of 1 and 2: precision 1/4, recall 1/6
+    assert text_metrics.sentence_chrf("ax", "abc") == pytest.approx(100 * 5 / 24 / (1 + 1 / 6))
+    assert text_metrics.sentence_chrf("", "abc") == 0.0 and text_metrics.sentence_chrf("", "") == 0.0
+    chrf = pytest.importorskip("sacrebleu").CHRF()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        one, other = ("".join(rng.choice(list("abc é"), rng.integers(0, 12))) for _ in range(2))
+        assert text_metrics.sentence_chrf(one, other) == pytest.approx(chrf.sentence_score(one, [other]).score)
+
+
 def test_rouge_takes_the_best_reference():
     pytest.importorskip("rouge_score")
     found = {score.name: score for score in text_metrics.rouge(["the cat sat", "dogs"], [["no", "the cat"], ["dog"]])}

@@ -51,6 +51,22 @@ def test_a_folder_comes_back_and_writes_the_same(made, tmp_path):
     assert "exact match" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_scores_that_need_another_package_are_said_to_be_left_out(monkeypatch, tmp_path):
+    import importlib.util
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in ("sacrebleu", "rouge_score")
+                        else there(name, *more))
+    told: list[str] = []
+    given = Data(Rows.of(pairs(8)), Rows.of([]), Rows.of(pairs(4, 1)))
+    found = tuned(Task, small("causal"), given, Options(target=4), replace(QUICK, steps=1), tell=told.append)
+    assert [score.name for score in found.scores] == ["test rewriting NLL", "test exact match"]
+    assert told == ["chrF and BLEU and ROUGE are not measured, since the extra 'eval' is not installed: pip install "
+                    "'bothways[eval]'"]
+    folder.save(found.task, tmp_path / "out", found.report, found.scores)
+    assert "Of its scores, chrF and BLEU and ROUGE are not measured" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_beams_find_at_least_as_likely_a_text(made):
     rows = pairs(20, 3)
     searched = Task(made.task.trained, replace(made.task.options, beams=3), made.task.form)

@@ -110,6 +110,10 @@ class Task(ABC):
     def scores(self, rows: Sequence[Any]) -> list[Score]:
         """How good the answers to these rows are; the first score is the one by which models are compared."""
 
+    def unmeasured(self) -> str:
+        """What `scores` leaves out here for want of a package, as a sentence; empty where it leaves nothing out."""
+        return ""
+
     @abstractmethod
     def limits(self) -> str:
         """What this task must not be used for, in sentences, for its model card."""

@@ -36,6 +36,8 @@ def _lines(task: Task, data: Mapping[str, Any]) -> Iterator[str]:
             value = "" if score["value"] is None else f"{score['value']:.4g}"
             yield f"| {score['name']} | {value} | {spread} | {score['n']} | {score['estimator']} |"
         yield from ("", "The interval is that of the tested items (bootstrap), not of another training run.", "")
+        if left_out := report.get("not measured"):
+            yield from (f"Of its scores, {left_out}.", "")
     # 4. data, tuning, limits
     yield from ("## Data and tuning", "", "```json", json.dumps(dict(report), indent=2, default=str,
                                                                 ensure_ascii=False), "```", "")

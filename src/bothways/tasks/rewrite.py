@@ -38,6 +38,8 @@ TOGETHER = 128
 """Targets that are written at a time."""
 LOOKED_AT = 200
 """Rows kept back by which weights are judged, at most: each look costs a pass over them."""
+WITH_EVAL = {"sacrebleu": "chrF and BLEU", "rouge_score": "ROUGE"}
+"""Packages of the extra `eval`, and what is measured by them."""
 
 
 class Row(NamedTuple):
@@ -172,6 +174,11 @@ class Task(base.Task):
         written = self.write([source for source, _ in pairs[:self.options.scored]])
         found += written_scores(written, targets, self.way.name, self.how)
         return [replace(score, seconds=watch.seconds / len(found)) for score in found]
+
+    def unmeasured(self) -> str:
+        missing = [names for package, names in WITH_EVAL.items() if not importlib.util.find_spec(package)]
+        return "" if not missing else (f"{' and '.join(missing)} are not measured, since the extra 'eval' is not "
+                                       "installed: pip install 'bothways[eval]'")
 
     @property
     def how(self) -> str:
@@ -310,35 +317,12 @@ def rewriting(trained: Trained, train: Texts, test: Texts, config: TuneConfig | 
              zip(task.write([source for source, _ in test[:written]]), test[:written])]
     how, mode = "greedy, against one reference", task.way.name
     scores.append(mean_score("rewriting token F1", mode, how, [token_f1(*pair) for pair in pairs], unit="F1"))
-    scores.append(mean_score("rewriting chrF", mode, how, [chrf(*pair) for pair in pairs], unit="chrF"))
+    scores.append(mean_score("rewriting chrF", mode, f"{how}, F of mean precision and recall",
+                             [text_metrics.sentence_chrf(*pair) for pair in pairs], unit="chrF"))
     return [replace(score, seconds=watch.seconds / len(scores)) for score in scores]
 
 
 def token_f1(written: str, reference: str) -> float:
     """F1 of the multisets of lower-case words."""
     one, other = Counter(written.lower().split()), Counter(reference.lower().split())
-    return _f1(one, other, 1.0)
-
-
-def chrf(written: str, reference: str, longest: int = 6, beta: float = 2.0) -> float:
-    """chrF2 in percent (Popović 2015): the mean over character n-grams, n = 1..6, of F-beta, spaces left out.
-
-    sacrebleu, which the frame's scores use, takes the F of the mean precision and recall instead; studies keep this
-    one, which needs no package and by which their stored results were made.
-    """
-    one, other = ("".join(text.split()) for text in (written, reference))
-    shares = [_f1(_ngrams(one, n), _ngrams(other, n), beta) for n in range(1, longest + 1)
-              if len(one) >= n or len(other) >= n]
-    return 100 * float(np.mean(shares)) if shares else 0.0
-
-
-def _f1(one: Counter[str], other: Counter[str], beta: float) -> float:
-    shared = sum((one & other).values())
-    if not shared:
-        return 0.0
-    precision, recall = shared / sum(one.values()), shared / sum(other.values())
-    return (1 + beta ** 2) * precision * recall / (beta ** 2 * precision + recall)
-
-
-def _ngrams(text: str, n: int) -> Counter[str]:
-    return Counter(text[place:place + n] for place in range(len(text) - n + 1))
+    return 2 * sum((one & other).values()) / max(1, sum(one.values()) + sum(other.values()))

@@ -121,6 +121,9 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
         report["over seeds"] = {name: {"mean": float(np.mean([run[name] for run in runs])),
                                        "deviation": float(np.std([run[name] for run in runs], ddof=1))}
                                 for name in names}
+    if scores and (left_out := task.unmeasured()):
+        tell(left_out)
+        report["not measured"] = left_out
     return Result(task, [*scores, *first], report)
 
 
