@@ -21,7 +21,7 @@ All of docs/results.md, in two lanes of one thread each (about an hour, both at 
         --only multi30k docs_en_lv wikisplit refinement java_cs dialogsum plain_english
     }
     all > lane1.md & all > lane2.md & wait
-    python docs/task_results.py --data DATA --out results --tables > tables.md
+    python docs/task_results.py --data DATA --out results --tables --into docs/results.md
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for recipe in recipes:
                 _once(out, recipe, name, lambda folder, recipe=recipe, base=base: _tune(recipe, base, folder, given))
     for recipe in recipes:
-        print(table(recipe, out / recipe.name))
+        print(f"## {recipe.name}\n\n{table(recipe, out / recipe.name)}")
+    if given.into is not None:
+        put(given.into, {recipe.name: table(recipe, out / recipe.name) for recipe in recipes})
     return 0
 
 
@@ -120,6 +122,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], metavar="RECIPE")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tables", action="store_true", help="print what is there, run nothing")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="also put the tables into this page")
     parser.add_argument("--keep-weights", action="store_true", help="keep the tuned networks too, not only task.json")
     parser.add_argument("--recipes", type=Path, default=RECIPES)
     parser.add_argument("more", nargs="*", metavar="-- OPTION", help="options of bothways tune for every run")
@@ -248,12 +251,29 @@ def table(recipe: Recipe, folder: Path) -> str:
             lines.append((-(first.get("value") or 0.0), [name, *cells, f"{about['learning']['seconds']:,.0f}",
                                                           f"{about['parameters']:,}"]))
     head = ["from", *names, "learning, s", "parameters"]
-    rows_count = f", {tested['learned']:,} rows to learn from, {tested['tested']:,} tested" if tested else ""
-    text = [f"### {recipe.name}{rows_count}", "", "| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    text = [f"{tested['learned']:,} rows to learn from, {tested['tested']:,} tested.\n"] if tested else []
+    text += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     text += ["| " + " | ".join(cells) + " |" for _, cells in sorted(lines, key=lambda line: line[0])]
     for file in sorted(folder.glob("*.failed")):
         text.append(f"\nNot from {file.stem}: {file.read_text(encoding='utf-8').strip()}")
     return "\n".join(text) + "\n"
+
+
+def put(page: Path, tables: Mapping[str, str]) -> None:
+    """Replace what stands between `<!-- table NAME -->` and `<!-- end -->` of each name in a page.
+
+    Raises:
+        BothwaysError: a name without its marks; the page is then as it was.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, found in tables.items():
+        before, mark, rest = text.partition(f"<!-- table {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not mark or not end:
+            raise BothwaysError(f"{page} has no '<!-- table {name} -->' with an '<!-- end -->' behind it: add them")
+        text = f"{before}{mark}\n{found}\n{end}{after}"
+    with replacing(page) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def _cell(score: dict[str, Any] | None) -> str:

@@ -50,8 +50,8 @@ def test_runs_are_made_once_and_a_failing_one_is_listed(driver, desk, capsys, mo
     # 1. everything, from a base that does not write
     assert driver.main([*call, "--", "--longest", "16"]) == 0
     printed = capsys.readouterr()
-    animals, copied = printed.out.split("### ")[1:]
-    assert animals.startswith("animals, 30 rows to learn from, 10 tested")
+    animals, copied = printed.out.split("## ")[1:]
+    assert animals.startswith("animals\n\n30 rows to learn from, 10 tested.")
     assert [line.split(" | ")[0] for line in sorted(animals.splitlines()) if line.startswith("| ")][:3] == [
         "| ---", "| TF-IDF, linear SVM", "| TF-IDF, logistic regression"]
     assert "| scratch | " in animals and "Not from" not in animals
@@ -64,7 +64,7 @@ def test_runs_are_made_once_and_a_failing_one_is_listed(driver, desk, capsys, mo
     monkeypatch.setattr(driver, "_tune", lambda recipe, base, folder, given: again.append(str(folder)))
     monkeypatch.setattr(driver, "_baselines", lambda recipe, folder: again.append(str(folder)))
     assert driver.main([*call, "--only", "animals"]) == 0 and again == []
-    assert capsys.readouterr().out == f"### {animals}"
+    assert capsys.readouterr().out == f"## {animals}"
     assert driver.main(call) == 0
     assert again == [str(desk / "out" / "copied" / "scratch")]
     # 3. from scratch are other weights of the same network
@@ -85,3 +85,21 @@ def test_a_run_that_another_process_makes_is_left_to_it(driver, desk, tmp_path, 
 def test_an_unknown_recipe_is_named(driver, desk, capsys):
     call = ["--data", str(desk / "data"), "--recipes", str(desk / "recipes"), "--out", str(desk / "out")]
     assert driver.main([*call, "--only", "animal"]) == 2 and "did you mean 'animals'" in capsys.readouterr().err
+
+
+def test_tables_are_put_between_their_marks(driver, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- table x -->\nold\n<!-- end -->\nb\n<!-- table y -->\n<!-- end -->\n")
+    driver.put(page, {"x": "new\n"})
+    driver.put(page, {"x": "newer\n", "y": "other\n"})
+    assert page.read_text() == ("a\n<!-- table x -->\n\nnewer\n\n<!-- end -->\nb\n<!-- table y -->\n\nother\n\n"
+                                "<!-- end -->\n")
+    with pytest.raises(driver.BothwaysError, match="no '<!-- table z -->'"):
+        driver.put(page, {"x": "lost", "z": "new"})
+    assert "newer" in page.read_text()
+
+
+def test_every_recipe_has_its_place_on_the_page(driver):
+    page = (driver.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert [file.stem for file in driver.RECIPES.glob("*.yaml")
+            if f"<!-- table {file.stem} -->\n" not in page or f"tasks/{file.name}" not in page] == []
