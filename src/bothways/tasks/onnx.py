@@ -50,9 +50,9 @@ class Classifies(Exported):
             chosen = (there & (counted == wanted)).to(states.dtype)
         else:
             own = there & ~self.classifier.special[ids]
-            # a text of reserved tokens alone is the mean of those
             some = own if self.pooling == "mean" else there
-            some = torch.where(some.any(dim=-1, keepdim=True), some, there)
+            # a text of reserved tokens alone is the mean of those; onnxruntime chooses between no truth values (Where)
+            some = some | (there & ~some.any(dim=-1, keepdim=True))
             chosen = some.to(states.dtype)
         return (states * chosen.unsqueeze(-1)).sum(dim=1) / chosen.sum(dim=1, keepdim=True)
 
