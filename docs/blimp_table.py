@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bothways.evaluation.pairs import LEVELS, minimal_pairs
@@ -55,7 +56,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def page(networks: dict[str, list[Score]]) -> str:
-    """Two tables: overall and by pieces of the critical word, every rule; by phenomenon, one rule a visibility."""
+    """Every rule overall and by pieces of the critical word; one rule a visibility by phenomenon, and pair by pair."""
     pieces = [f"minimal pairs, critical word of {level}" for level in LEVELS]
     rows, chosen = [], {}
     for name, scores in networks.items():
@@ -74,7 +75,18 @@ def page(networks: dict[str, list[Score]]) -> str:
     second = table([f"% ({total} pairs)", *chosen], [
         [f"{one.removeprefix('minimal pairs, ').replace('_', ' ')} ({sizes[one]})",
          *(f"{100 * part[one].value:.0f}" if one in part else "" for part in chosen.values())] for one in phenomena])
-    return f"{first}\n\n{second}\n"
+    (base, one), *others = chosen.items()
+    apart = [f"- {name} against {base}: {apart_from(part['minimal pairs'], one['minimal pairs'])} points"
+             for name, part in others]
+    return "\n".join([first, "", second, "", *apart])
+
+
+def apart_from(one: Score, other: Score) -> str:
+    """The difference of two accuracies in points, with an interval over the pairs, which both have answered."""
+    items = 100 * (np.array(one.items) - np.array(other.items))
+    means = np.random.default_rng(0).choice(items, (2000, len(items))).mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return f"{items.mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def main() -> None:
