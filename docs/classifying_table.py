@@ -6,7 +6,7 @@
 Networks are named by what they were trained to do; whatever is not given is left out. Every row tries three settings on
 rows kept back, and learns with the best (`bothways.tasks.comparison`). Rows are written to --out as they come: the
 same command goes on where it stopped, and with --last-first a second process works from the other end of the list
-(what both have begun in the middle is done twice, and the later one is not counted). --print only draws the table.
+(what both have begun in the middle is done twice, and the later one counts). --print only draws the table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ HEADS = {"masked": (("mean", None),), "causal": (("last", None), ("mean", None),
          "hybrid": (("mean", "bidirectional"),), "diffusion": (("mean", None),), "denoising": (("mean", None),),
          "prefix": (("mean", "bidirectional"),), "permuted": (("mean", None),)}
 """Pooling and visibility of the heads."""
-WRITTEN = {"causal": ("text-to-text", "prompt", "generative", "channel"), "masked": ("prompt",),
+WRITTEN = {"causal": ("text-to-text", "prompt", "generative", "channel", "channel and direct"), "masked": ("prompt",),
            "hybrid": ("prompt", "generative"), "diffusion": ("prompt", "generative"), "denoising": ("text-to-text",),
            "prefix": ("text-to-text",)}
 """The ways by likelihood that suit a network."""
@@ -73,7 +73,8 @@ def rates(options: Options, config: TuneConfig, of: tuple[float, ...] = RATES) -
 
 def contenders(given: argparse.Namespace, texts: tuple[str, ...]) -> list[Contender]:
     """Every way, with what it begins with, in the order of their bases."""
-    config = TuneConfig(epochs=given.epochs, batch=16, head_rate=5e-3, longest=64, by_length=True, precision="auto")
+    config = TuneConfig(epochs=given.epochs, batch=16, head_rate=5e-3, longest=64, by_length=True, precision="auto",
+                        dropout=0.1)
     told = {"words": tuple(given.words), "template": given.template}
     found = without_network()
 
@@ -98,7 +99,8 @@ def contenders(given: argparse.Namespace, texts: tuple[str, ...]) -> list[Conten
             found.append(Contender(f"head, {name}{opened}, {pooling}", start,
                                    rates(Options(pooling=pooling, visibility=sees), config)))  # type: ignore[arg-type]
         for way in WRITTEN.get(name, ()):
-            found.append(Contender(f"{way}, {name}", start, rates(Options(way=way, **told), config),  # type: ignore
+            options = Options(way=way.split()[0], direct="direct" in way, **told)  # type: ignore[arg-type]
+            found.append(Contender(f"{way}, {name}", start, rates(options, config),
                                    given.slow_tested if name in SLOW else None))
     for name, objective, way in (("masked", "masked", "head"), ("causal", "next-token", "head"),
                                  ("causal", "next-token", "generative")):
@@ -144,7 +146,7 @@ def main() -> None:
         compare(chosen[::-1] if given.last_first else chosen, learned, kept, asked, given.out,
                 lambda sentence: print(sentence, file=sys.stderr, flush=True))
     # 3. the table
-    outcomes = list({one.name: one for one in reversed(read(given.out, len(learned)))}.values())
+    outcomes = read(given.out, len(learned))
     fewer = sorted({one.tested for one in outcomes if one.tested < len(asked)})
     (label, _), = Counter(row.labels for row in learned).most_common(1)
     print(f"{len(learned)} texts to learn from, {len(kept)} to choose by, {len(asked)} to test on"

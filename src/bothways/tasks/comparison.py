@@ -79,8 +79,8 @@ def compare(contenders: Sequence[Contender], train: Sequence[Row], kept: Sequenc
 
     Args:
         kept: the rows by which settings are chosen.
-        out: JSON lines, one a contender; those that stand there already are not run again, so that a comparison goes
-            on where it stopped, and two can share the work.
+        out: JSON lines, one a contender; those that stand there with scores are not run again, so that a comparison
+            goes on where it stopped, and two can share the work.
     Returns:
         the outcomes of these contenders, and whatever else stands in `out`.
     Raises:
@@ -89,7 +89,7 @@ def compare(contenders: Sequence[Contender], train: Sequence[Row], kept: Sequenc
     found: dict[str, Outcome] = {}
     for one in contenders:
         found.update({outcome.name: outcome for outcome in read(out, len(train))})
-        if one.name in found:
+        if one.name in found and not found[one.name].problem:
             continue
         outcome = _reached(one, train, kept, test[:one.tested])
         tell(f"{one.name}: " + (outcome.problem or f"{outcome.scores['accuracy'][0]:.4f} with {outcome.chosen}, "
@@ -103,20 +103,21 @@ def compare(contenders: Sequence[Contender], train: Sequence[Row], kept: Sequenc
 
 
 def read(out: Path | None, learned: int) -> list[Outcome]:
-    """The outcomes in a file; none where there is none. Raises: BothwaysError, see `compare`."""
+    """The outcomes in a file, the last of each name; none where there is none. Raises: BothwaysError, see `compare`."""
     if out is None or not out.is_file():
         return []
-    found = []
+    found: dict[str, Outcome] = {}
     for number, line in enumerate(out.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            found.append(Outcome(**json.loads(line)))
+            one = Outcome(**json.loads(line))
         except (json.JSONDecodeError, TypeError) as error:
             raise BothwaysError(f"{out}, line {number} is no outcome ({error}): remove the line, or name another file"
                                 ) from None
-        if found[-1].learned != learned:
-            raise BothwaysError(f"{out}, line {number} was learned from {found[-1].learned} rows, but now there are "
+        if one.learned != learned:
+            raise BothwaysError(f"{out}, line {number} was learned from {one.learned} rows, but now there are "
                                 f"{learned}: name another file")
-    return found
+        found[one.name] = one
+    return list(found.values())
 
 
 def markdown(outcomes: Sequence[Outcome], chance: float | None = None) -> str:
