@@ -34,10 +34,10 @@ from bothways.tasks.tuning import TuneConfig
 from bothways.text.tokenizer import Tokenizer
 
 BASES = ("encoder", "masked", "causal", "hybrid", "diffusion", "denoising", "prefix", "permuted")
-RATES = (1e-4, 3e-4, 1e-3)
-"""Of all networks of a few million weights."""
-LARGE_RATES = (3e-5, 1e-4, 3e-4)
-"""Of the published encoder."""
+RATES = (3e-5, 1e-4, 3e-4)
+"""Of all networks that have read something."""
+SCRATCH_RATES = (1e-4, 3e-4, 1e-3)
+"""Of those that have not."""
 HEADS = {"masked": (("mean", None),), "causal": (("last", None), ("mean", None), ("mean", "bidirectional")),
          "hybrid": (("mean", "bidirectional"),), "diffusion": (("mean", None),), "denoising": (("mean", None),),
          "prefix": (("mean", "bidirectional"),), "permuted": (("mean", None),)}
@@ -87,7 +87,7 @@ def contenders(given: argparse.Namespace, texts: tuple[str, ...]) -> list[Conten
         found += [neighbours("encoder", given.encoder),
                   Contender("head, frozen encoder, mean", start, rates(Options(), replace(config, moves="head"))),
                   Contender("head, encoder, mean", start,
-                            rates(Options(), replace(config, epochs=min(given.epochs, 3.0)), LARGE_RATES))]
+                            rates(Options(), replace(config, epochs=min(given.epochs, 3.0))))]
     for name in BASES[1:]:
         if not (folder := getattr(given, name)):
             continue
@@ -106,7 +106,7 @@ def contenders(given: argparse.Namespace, texts: tuple[str, ...]) -> list[Conten
                                  ("causal", "next-token", "generative")):
         options = Options(way=way, **told)  # type: ignore[arg-type]
         found.append(Contender(f"{way}, {name} from scratch" + (", mean" if way == "head" else ""),
-                               functools.partial(scratch, objective, texts), rates(options, config)))
+                               functools.partial(scratch, objective, texts), rates(options, config, SCRATCH_RATES)))
     return found
 
 
