@@ -1,7 +1,8 @@
 """The representation study: what trained networks know, and which published findings they show.
 
     bothways compare --recipe recipes/studies/objectives.yaml --out study
-    python docs/representation measure known f2 f4 f8 text --study study --runs runs --data data
+    python docs/blimp_table.py runs/*/model --pairs blimp.jsonl.gz --keep pairs.json
+    python docs/representation measure known f2 f4 f8 f10 text --study study --runs runs --data data --pairs pairs.json
     python docs/representation page
 
 `measure` writes docs/representation/results/PART.jsonl, line by line: what is there is not measured again, so a
@@ -10,7 +11,8 @@ so that two processes can share a part. `page` reads those files and nothing els
 and its pictures.
 
 Parts: known (layers of the known source), f2 (early and late), f4 (share of positions with loss), f8 (few labels),
-text (layers of the networks that read OpenStax prose).
+f10 (minimal pairs: reads what `docs/blimp_table.py --keep` left, given with --pairs), text (layers of the networks
+that read OpenStax prose).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 from kept import Kept
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("known", "f2", "f4", "f8", "text")
+PARTS = ("known", "f2", "f4", "f8", "f10", "text")
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
     work.add_argument("--lane", default="1/1", help="which part of the work: 1/2 and 2/2 share it")
     work.add_argument("--arms", nargs="*", help="of f8, only these arms; 'head, masked network' and "
                       "'generative, diffusion network' are measured only when they are named")
+    work.add_argument("--pairs", type=Path, default=Path("pairs.json"), help="what docs/blimp_table.py kept, for f10")
     work.add_argument("--draws", type=int, default=3, help="of f8, so many draws of the labels for each network")
     write = commands.add_parser("page", help="write the page and its pictures from what was measured")
     write.add_argument("--page", type=Path, default=HERE.parent / "representation.md")
@@ -82,6 +85,10 @@ def measure(given: argparse.Namespace) -> None:
             import f8_few_labels
 
             f8_few_labels.measure(kept[part], given.runs, given.data, given.arms, given.draws)
+        elif part == "f10":
+            import f10_pairs
+
+            f10_pairs.measure(kept[part], given.pairs)
         else:
             import text_layers
 

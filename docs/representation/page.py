@@ -7,6 +7,7 @@ from pathlib import Path
 import f2_early
 import f4_coverage
 import f8_few_labels
+import f10_pairs
 import known_layers
 import text_layers
 from kept import Kept, table
@@ -32,7 +33,8 @@ bothways compare --recipe recipes/studies/objectives.yaml --out study
 bothways train --corpus openstax_train.txt.gz --objective next-token --budget "6M tokens" --width 256 --layers 4 \\
     --heads 4 --vocabulary 4096 --window 256 --batch-tokens 4096 --set matrix_rate=0.02 other_rate=5e-3 \\
     --out runs/causal
-python docs/representation measure known f2 f4 f8 text --study study --runs runs --data data
+python docs/blimp_table.py runs/*/model --pairs blimp.jsonl.gz --keep pairs.json
+python docs/representation measure known f2 f4 f8 f10 text --study study --runs runs --data data --pairs pairs.json
 python docs/representation page
 ```
 
@@ -41,11 +43,6 @@ The other runs differ in `--objective` (`masked(rate=0.3)`, `denoising`, ...) an
 
 ## Published findings
 """
-F10 = """### F10: both sides win minimal pairs, under the right scoring rule
-
-Published: RoBERTa large 86.5, GPT-2 medium 82.6 on BLiMP (pseudo-likelihood against likelihood); GPT-BERT, one trunk,
-masked 84.3, causal 76.6. Ours, on BLiMP with every rule a network supports: [evaluation.md](evaluation.md).
-"""
 
 
 def write_page(results: Path, file: Path) -> None:
@@ -53,12 +50,11 @@ def write_page(results: Path, file: Path) -> None:
     pictures = file.parent / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     sections, rows = {}, []
-    for part, module in (("f2", f2_early), ("f4", f4_coverage), ("f8", f8_few_labels), ("text", text_layers),
-                         ("known", known_layers)):
+    for part, module in (("f2", f2_early), ("f4", f4_coverage), ("f8", f8_few_labels), ("f10", f10_pairs),
+                         ("text", text_layers), ("known", known_layers)):
         sections[part], lines = module.page(Kept(results, part), pictures)
         rows += lines
     first = table(("", "", "", ""), rows).split("\n")[2:]
-    body = "\n".join(part for part in (*(sections[name] for name in ("f2", "f4", "f8")), F10, sections["text"],
-                                       sections["known"]) if part)
+    body = "\n".join(part for part in sections.values() if part)
     file.write_text(HEAD.format(rows="\n".join(first)) + "\n" + body.rstrip() + "\n", encoding="utf-8")
     print(file)

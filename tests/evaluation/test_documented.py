@@ -14,6 +14,7 @@ import pytest
 from tests.evaluation.small import small
 
 from bothways.cli import main
+from bothways.evaluation.score import mean_score
 from bothways.families.folder import save
 from bothways.text.tokenizer import Tokenizer
 
@@ -92,6 +93,24 @@ def test_a_page_says_what_its_numbers_say(study, tmp_path):
         "representation_few_labels.svg", "representation_early.svg"}
 
 
+def test_minimal_pairs_are_compared_pair_by_pair(study, tmp_path):
+    kept, page = study
+    import f10_pairs
+
+    wins = {("causal", "causal", "NLL, exact"): [1.0, 0.0] * 20, ("masked", "bidirectional", "PLL-word-l2r, pseudo"):
+            [1.0] * 30 + [0.0] * 10, ("masked", "causal (off-mode)", "NLL, exact"): [0.0] * 40}
+    data = {f"{name}, all pairs, nll": [mean_score("minimal pairs", mode, rule, items).to_dict()
+                                        for (other, mode, rule), items in wins.items() if other == name]
+            for name in ("causal", "masked")}
+    (tmp_path / "pairs.json").write_text(json.dumps(data))
+    f10_pairs.measure(kept.Kept(tmp_path, "f10"), tmp_path / "pairs.json")
+    found = kept.Kept(tmp_path, "f10").all()["pairs"]
+    assert found["masked minus causal"][0] == pytest.approx(0.25) and len(found["rows"]) == 3
+    page.write_page(tmp_path, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "| F10, BLiMP, OpenStax prose, masked minus causal | masked ahead | 25.0 (" in text
+
+
 def test_the_page_in_the_repository_is_what_its_results_say(study, tmp_path):
     _, page = study
     page.write_page(DOCS / "representation/results", tmp_path / "representation.md")
@@ -102,4 +121,4 @@ def test_the_page_in_the_repository_is_what_its_results_say(study, tmp_path):
 def test_the_study_tells_what_it_can_do():
     told = subprocess.run([sys.executable, str(DOCS / "representation"), "measure", "--help"], capture_output=True,
                           text=True, check=True).stdout
-    assert "--lane" in told and "known, f2, f4, f8, text" in told
+    assert "--lane" in told and "known, f2, f4, f8, f10, text" in told
