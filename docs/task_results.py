@@ -225,7 +225,7 @@ def _baselines(recipe: Recipe, folder: Path) -> None:
              for one in baselines(options.task, given.train.items, tested.items, options.own)]
     with replacing(folder) as aside:
         aside.mkdir()
-        write_json(aside / folders.FILE, {"baselines": found})
+        write_json(aside / folders.FILE, {"baselines": found, "learned": len(given.train), "tested": len(tested)})
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -239,6 +239,7 @@ def table(recipe: Recipe, folder: Path) -> str:
         found = read_json(file)
         if "baselines" in found:
             rows = [(one["name"], one["scores"], one) for one in found["baselines"]]
+            tested = tested or {name: found[name] for name in ("learned", "tested") if name in found}
         else:
             report = found["report"]
             tested = {"learned": report["data"]["train"]["rows"],
