@@ -5,9 +5,8 @@
 Each run is one call of `bothways tune`, in a process of its own; its folder is OUT/RECIPE/BASE. A run that is there is
 not repeated, so the same call goes on where it was stopped, and two calls at once share the work: whoever comes first
 takes a run. A run that cannot be made (an encoder does not rewrite) is listed with the sentence that bothways gives for
-it. A base whose name begins with "scratch" is the network of its folder with random weights. Networks of fewer than ten
-million numbers learn at a higher rate than the recipes', which are made for published encoders: see SMALL. What stands
-behind -- is given to every run: -- --steps 20.
+it. A base whose name begins with "scratch" is the network of its folder with random weights. What stands behind -- is
+given to every run: -- --steps 20.
 
 All of docs/results.md, in two lanes of one thread each (about an hour, both at once):
 
@@ -49,9 +48,6 @@ from bothways.tasks.run import data as rows_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes" / "tasks"
-SMALL = ("--learning-rate", "1e-3")
-"""For networks of fewer than NUMBERS numbers: the rates of recipes are those of published encoders."""
-NUMBERS = 10_000_000
 SHOWN = {"classify": ("classification accuracy", "classification macro-F1"), "tag": ("span F1", "tag accuracy"),
          "answer": ("answer F1", "exact match"), "similarity": ("similarity Spearman", "similarity Pearson"),
          "rewrite": ("chrF", "BLEU", "ROUGE-L", "exact match", "rewriting NLL")}
@@ -187,9 +183,8 @@ def _once(out: Path, recipe: Recipe, name: str, work: Any) -> None:
 
 def _tune(recipe: Recipe, base: Path, folder: Path, given: argparse.Namespace) -> None:
     """One call of `bothways tune`; what it printed is kept beside its folder."""
-    rates = SMALL if _numbers(base) < NUMBERS else ()
     call = [sys.executable, "-m", "bothways", "tune", "--recipe", str(recipe.file), "--from", str(base), "--out",
-            str(folder), *recipe.files, *rates, *given.more]
+            str(folder), *recipe.files, *given.more]
     # the same bothways as here, also where it is not installed
     found = {"PYTHONPATH": os.pathsep.join(filter(None, (str(Path(bothways.__file__).parents[1]),
                                                          os.environ.get("PYTHONPATH"))))}
@@ -206,13 +201,6 @@ def _tune(recipe: Recipe, base: Path, folder: Path, given: argparse.Namespace) -
             file.unlink()
 
 
-def _numbers(base: Path) -> int:
-    """How many numbers the network of a folder has."""
-    from bothways.families.folder import load
-
-    return sum(weight.numel() for weight in load(base).network.parameters())
-
-
 def _baselines(recipe: Recipe, folder: Path) -> None:
     """The baselines on the same rows as the runs, in the form of a task's scores."""
     options = recipe.options
@@ -220,7 +208,7 @@ def _baselines(recipe: Recipe, folder: Path) -> None:
     given = rows_of(kind, options.data, options.dev, options.test, columns=command.named_columns(options.columns),
                     keep=options.keep, seed=options.tuning.seed, tell=lambda sentence: None)
     tested = given.dev if given.test is None else given.test
-    found = [{"name": one.name, "parameters": one.parameters, "learning": {"seconds": round(one.learning, 1)},
+    found = [{"name": one.name, "parameters": one.parameters, "learning": {"processor seconds": round(one.learning, 1)},
               "scores": [folders.stored(score) for score in one.scores]}
              for one in baselines(options.task, given.train.items, tested.items, options.own)]
     with replacing(folder) as aside:
@@ -249,9 +237,10 @@ def table(recipe: Recipe, folder: Path) -> str:
             by_name = {score["name"].removeprefix("test "): score for score in scores}
             cells = [_cell(by_name.get(one) or by_name.get(f"dev {one}")) for one in names]
             first = by_name.get(names[0]) or by_name.get(f"dev {names[0]}") or {}
-            lines.append((-(first.get("value") or 0.0), [name, *cells, f"{about['learning']['seconds']:,.0f}",
+            lines.append((-(first.get("value") or 0.0), [name, *cells,
+                                                          f"{about['learning']['processor seconds']:,.0f}",
                                                           f"{about['parameters']:,}"]))
-    head = ["from", *names, "learning, s", "parameters"]
+    head = ["from", *names, "learning, processor s", "parameters"]
     text = [f"{tested['learned']:,} rows to learn from, {tested['tested']:,} tested.\n"] if tested else []
     text += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     text += ["| " + " | ".join(cells) + " |" for _, cells in sorted(lines, key=lambda line: line[0])]

@@ -48,7 +48,7 @@ def test_batches_of_like_length_use_every_text_once_and_keep_their_budget():
 def test_lower_layers_learn_slower_and_a_frozen_trunk_not_at_all():
     trained = small("masked", sharp=1.0)
     network = trained.network
-    weights = tuning._trunk_weights(network, TuneConfig(layer_decay=0.5, learning_rate=1.0))
+    weights = tuning._trunk_weights(network, 1.0, 0.5)
     names = {id(weight): name for name, weight in network.named_parameters()}
     rates = {names[id(weight)]: rate for weight, rate in weights}
     assert rates["tower.blocks.1.feed_forward.down.weight"] == 1.0

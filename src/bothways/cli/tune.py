@@ -133,7 +133,7 @@ def _with(value: Any, given: Mapping[str, Any], file: str | None) -> Any:
 
 def usual(of_kind: Mapping[str, Any] | None = None) -> TuneConfig:
     """What suits published weights and a few thousand rows or fewer, with what a kind of task wants otherwise."""
-    common = TuneConfig(epochs=6.0, learning_rate=1e-4, head_rate=5e-3, by_length=True, precision="auto", longest=128)
+    common = TuneConfig(epochs=6.0, learning_rate=None, head_rate=5e-3, by_length=True, precision="auto", longest=128)
     return replace(common, **(of_kind or {}))
 
 

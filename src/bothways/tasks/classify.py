@@ -250,6 +250,8 @@ def searched(trained: Trained, train: Labelled, config: TuneConfig, rates: Seque
     favour whom it happens to fit: BERT chose its rate so for every task (arXiv 1810.04805, appendix A.3). Each trial
     takes a quarter of the steps; the head's rate keeps its ratio to the network's. The test texts play no part.
     """
+    usual = config.rate(sum(weight.numel() for weight in trained.network.parameters()))
+    config = replace(config, learning_rate=usual)
     if len(rates) < 2 or len(train) < 10:
         return config
     # 1. every fifth text of a random order is kept back
@@ -257,7 +259,7 @@ def searched(trained: Trained, train: Labelled, config: TuneConfig, rates: Seque
     learned = [train[place] for i, place in enumerate(order) if i % 5]
     kept = [train[place] for i, place in enumerate(order) if not i % 5]
     # 2. a trial of each rate; a tie goes to the lower one
-    ratio = config.head_rate / config.learning_rate
+    ratio = config.head_rate / usual
     found: dict[float, float] = {}
     for rate in sorted(rates):
         trial = replace(config, steps=max(1, config.steps // 4), learning_rate=rate, head_rate=rate * ratio)
@@ -287,4 +289,4 @@ def classification(trained: Trained, train: Labelled, test: Labelled, config: Tu
     return accuracy_scores("classification", model.way.mode, f"fine-tuned, {config.steps} steps, mean pooling",
                            [label for _, label in test], guessed, watch.seconds,
                            {"seed": float(config.seed), "train texts": float(len(train)),
-                            "learning rate": config.learning_rate})
+                            "learning rate": config.learning_rate or 0.0})

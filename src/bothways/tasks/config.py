@@ -31,8 +31,8 @@ class TuneConfig:
     """Tokens in one update, at most; any number when none."""
     by_length: bool = False
     """Whether texts of like length share an update: their attention is then computed in fewer, larger pieces."""
-    learning_rate: float = 5e-4
-    """The highest rate of the network's weights."""
+    learning_rate: float | None = 5e-4
+    """The highest rate of the network's weights; none for what fits its size, see `rate`."""
     head_rate: float = 5e-3
     """The highest rate of a new head."""
     layer_decay: float = 1.0
@@ -78,6 +78,10 @@ class TuneConfig:
             if getattr(self, name) not in known:
                 raise BothwaysError(f"fine-tuning option '{name}' is '{getattr(self, name)}' "
                                     + nearest(str(getattr(self, name)), known))
+
+    def rate(self, numbers: int) -> float:
+        """The highest rate for a network of so many numbers: as given, or 1e-3 under ten million and 1e-4 above."""
+        return self.learning_rate or (1e-3 if numbers < 10_000_000 else 1e-4)
 
     def over(self, texts: int) -> TuneConfig:
         """This config with its steps settled for so many training texts."""

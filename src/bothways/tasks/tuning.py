@@ -50,11 +50,12 @@ def tune(trunk: nn.Module, head: nn.Module | None, n: int, loss_of: Callable[[li
         BothwaysError: a loss that is not finite, naming the step; an adapter without its package.
     """
     config = config.over(n)
+    highest = config.rate(sum(weight.numel() for weight in trunk.parameters()))
     done = Tuned()
     with (torch.random.fork_rng(devices=_devices(trunk)), dropping([trunk, head], config.dropout),
           adapters.attached(trunk, config.moves, config.rank)):
         torch.manual_seed(config.seed)
-        groups = [*_groups(_trunk_weights(trunk, config), config.weight_decay),
+        groups = [*_groups(_trunk_weights(trunk, highest, config.layer_decay), config.weight_decay),
                   *_groups([] if head is None else [(weight, config.head_rate) for weight in head.parameters()],
                            config.weight_decay)]
         optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
@@ -80,7 +81,7 @@ def tune(trunk: nn.Module, head: nn.Module | None, n: int, loss_of: Callable[[li
                 loss = loss_of(next(order), step)
             if not torch.isfinite(loss):
                 raise BothwaysError(f"the loss of fine-tuning is not finite at step {step}: "
-                                    f"lower learning_rate (now {config.learning_rate:g})", exit_code=1)
+                                    f"lower learning_rate (now {highest:g})", exit_code=1)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, config.clip)
             optimiser.step()
@@ -175,12 +176,12 @@ def _computing(trunk: nn.Module, precision: Precision) -> AbstractContextManager
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def _trunk_weights(trunk: nn.Module, config: TuneConfig) -> list[tuple[Tensor, float]]:
+def _trunk_weights(trunk: nn.Module, highest: float, layer_decay: float) -> list[tuple[Tensor, float]]:
     """What moves in the trunk, each with its highest rate: lower for lower layers where `layer_decay` is below 1."""
     found: list[tuple[Tensor, float]] = []
     for name, weight in trunk.named_parameters():
         if weight.requires_grad:
-            found.append((weight, config.learning_rate * config.layer_decay ** _below_top(name, trunk)))
+            found.append((weight, highest * layer_decay ** _below_top(name, trunk)))
     return found
 
 
