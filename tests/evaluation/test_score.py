@@ -74,3 +74,11 @@ def test_intervals_of_noisy_curves_hold_the_truth_most_of_the_time():
     assert len(said) >= 12
     assert np.mean([one.low <= truth <= one.high for one in said]) > 0.6
     assert all(one.low < one.high for one in said)
+
+
+def test_an_interval_of_many_items_is_worked_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    score = Score("nats", "causal", "exact", 0.5, 50, "nats", False, tuple(rng.random(50)), tuple(rng.random(50)))
+    whole = score.interval()
+    monkeypatch.setattr("bothways.evaluation.score.COUNTS", 50 * 7)
+    assert score.interval() == pytest.approx(whole, abs=1e-12)

@@ -15,6 +15,9 @@ import numpy as np
 from bothways.aside import replacing
 from bothways.errors import BothwaysError
 
+COUNTS = 4_000_000
+"""How many counts of resampled items are held at once: 32 MB."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -63,9 +66,12 @@ class Score:
         items = np.asarray(self.items, dtype=np.float64)
         weights = np.ones_like(items) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
         rng = np.random.default_rng(seed)
-        # counts of each item in a resample: a multinomial row, so that many items cost one matrix product
-        draws = rng.multinomial(len(items), np.full(len(items), 1 / len(items)), size=resamples)
-        means = (draws @ (items * weights)) / np.maximum(draws @ weights, 1e-300)
+        # counts of each item in a resample: a multinomial row, so that many items cost a few matrix products
+        likely, block = np.full(len(items), 1 / len(items)), max(1, COUNTS // len(items))
+        means = np.empty(resamples)
+        for start in range(0, resamples, block):
+            draws = rng.multinomial(len(items), likely, size=min(block, resamples - start))
+            means[start:start + block] = (draws @ (items * weights)) / np.maximum(draws @ weights, 1e-300)
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
