@@ -31,7 +31,7 @@ def test_every_group_of_options_can_stand_in_a_recipe(recipe):
                                                                     ("text=words",))
     assert found.own.crf and found.tuning.epochs == 2 and found.tuning.moves == "head"
     # what the recipe leaves out is the default of the kind
-    assert found.tuning.batch == 16 and found.tuning.learning_rate == 1e-4 and found.seeds == 1
+    assert found.tuning.batch == 16 and found.tuning.learning_rate is None and found.seeds == 1
 
 
 def test_the_command_line_comes_before_the_recipe(recipe):

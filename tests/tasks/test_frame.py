@@ -45,6 +45,12 @@ def test_batches_of_like_length_use_every_text_once_and_keep_their_budget():
     assert sorted(seen) == list(range(100)) and np.mean(spread) < 6
 
 
+def test_a_rate_that_is_not_said_fits_the_size():
+    assert TuneConfig(learning_rate=None).rate(4_000_000) == 1e-3
+    assert TuneConfig(learning_rate=None).rate(22_000_000) == 1e-4
+    assert TuneConfig(learning_rate=3e-4).rate(4_000_000) == TuneConfig(learning_rate=3e-4).rate(10**9) == 3e-4
+
+
 def test_lower_layers_learn_slower_and_a_frozen_trunk_not_at_all():
     trained = small("masked", sharp=1.0)
     network = trained.network
