@@ -82,7 +82,7 @@ class Task(base.Task):
 
     kind = "similarity"
     Options = Options
-    recipe = {"epochs": 4.0, "learning_rate": 5e-5}
+    recipe = {"epochs": 4.0}
     roles = (Role("text", ("text_a", "sentence_a", "sentence1", "query", "question", "anchor", "first", "text")),
              Role("other", ("text_b", "sentence_b", "sentence2", "positive", "passage", "document", "second", "other")),
              Role("score", ("score", "relatedness", "similarity", "relatedness_score"), answer=True, optional=True),
