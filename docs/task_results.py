@@ -106,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for recipe in recipes:
         print(f"## {recipe.name}\n\n{table(recipe, out / recipe.name)}")
     if given.into is not None:
-        put(given.into, {recipe.name: table(recipe, out / recipe.name) for recipe in recipes})
+        # a recipe that nothing is known of leaves its place as it is
+        put(given.into, {recipe.name: table(recipe, out / recipe.name) for recipe in recipes
+                         if any((out / recipe.name).glob(f"*/{folders.FILE}"))})
     return 0
 
 
