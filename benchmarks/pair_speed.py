@@ -17,7 +17,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +65,15 @@ def made(case: str, given: Path | None, pairs: Sequence[Pair], folder: Path) -> 
 
 # ---------------------------------------------------------------- peers
 
-def padded(several: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """(n, longest) ids and 1 where they are real."""
+def padded(several: Sequence[np.ndarray], size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of like length: places in `several`, (n, longest) ids, and 1 where they are real."""
+    order = sorted(range(len(several)), key=lambda i: len(several[i]))
+    for first in range(0, len(order), size):
+        some = order[first:first + size]
+        yield some, *_padded([several[i] for i in some])
+
+
+def _padded(several: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     real = np.arange(max(map(len, several))) < np.array([len(one) for one in several])[:, None]
     ids = np.zeros(real.shape, dtype=np.int64)
     ids[real] = np.concatenate(several)
@@ -85,14 +92,11 @@ def masked_peer(folder: Path, dtype: torch.dtype, trained: Trained, members: Seq
             targets.append(int(ids[place]))
             places.append(place)
             owners.append(number)
-    order = sorted(range(len(copies)), key=lambda i: len(copies[i]))
 
     @torch.inference_mode()
     def run() -> np.ndarray:
         found = np.zeros(len(members))
-        for first in range(0, len(order), size):
-            some = order[first:first + size]
-            ids, real = padded([copies[i] for i in some])
+        for some, ids, real in padded(copies, size):
             logits = network(input_ids=ids, attention_mask=real).logits
             chosen = logits[range(len(some)), [places[i] for i in some]].float().log_softmax(-1)
             np.add.at(found, [owners[i] for i in some], chosen[range(len(some)), [targets[i] for i in some]].numpy())
@@ -103,14 +107,11 @@ def masked_peer(folder: Path, dtype: torch.dtype, trained: Trained, members: Seq
 def causal_peer(folder: Path, dtype: torch.dtype, members: Sequence[np.ndarray], size: int) -> Callable[[], np.ndarray]:
     """log p of each sentence, in padded batches."""
     network = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    order = sorted(range(len(members)), key=lambda i: len(members[i]))
 
     @torch.inference_mode()
     def run() -> np.ndarray:
         found = np.zeros(len(members))
-        for first in range(0, len(order), size):
-            some = order[first:first + size]
-            ids, real = padded([members[i] for i in some])
+        for some, ids, real in padded(members, size):
             logs = network(input_ids=ids, attention_mask=real).logits[:, :-1].float().log_softmax(-1)
             told = logs.gather(-1, ids[:, 1:, None])[..., 0] * real[:, 1:]
             found[some] = told.sum(1).numpy()

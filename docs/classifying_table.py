@@ -35,9 +35,9 @@ from bothways.text.tokenizer import Tokenizer
 
 BASES = ("encoder", "masked", "causal", "hybrid", "diffusion", "denoising", "prefix", "permuted")
 RATES = (3e-5, 1e-4, 3e-4)
-"""Of all networks that have read something."""
-SCRATCH_RATES = (1e-4, 3e-4, 1e-3)
-"""Of those that have not."""
+"""Of a published encoder."""
+SMALL_RATES = (3e-4, 1e-3, 3e-3)
+"""Of networks of a few million numbers, whether they have read something or not (docs/log.md)."""
 HEADS = {"masked": (("mean", None),), "causal": (("last", None), ("mean", None), ("mean", "bidirectional")),
          "hybrid": (("mean", "bidirectional"),), "diffusion": (("mean", None),), "denoising": (("mean", None),),
          "prefix": (("mean", "bidirectional"),), "permuted": (("mean", None),)}
@@ -64,7 +64,7 @@ def scratch(objective: str, texts: tuple[str, ...]) -> Trained:
     return Trained(LanguageModel(ModelConfig(shape, dropout=0.1)), make(objective, tokenizer.vocabulary), tokenizer)
 
 
-def rates(options: Options, config: TuneConfig, of: tuple[float, ...] = RATES) -> tuple[Setting, ...]:
+def rates(options: Options, config: TuneConfig, of: tuple[float, ...] = SMALL_RATES) -> tuple[Setting, ...]:
     """The same setting with each rate; a frozen network moves its head alone."""
     if config.moves == "head":
         return tuple(Setting(f"head rate {30 * rate:g}", options, replace(config, head_rate=30 * rate)) for rate in of)
@@ -85,9 +85,10 @@ def contenders(given: argparse.Namespace, texts: tuple[str, ...]) -> list[Conten
     if given.encoder:
         start = functools.partial(loaded, given.encoder)
         found += [neighbours("encoder", given.encoder),
-                  Contender("head, frozen encoder, mean", start, rates(Options(), replace(config, moves="head"))),
+                  Contender("head, frozen encoder, mean", start,
+                            rates(Options(), replace(config, moves="head"), RATES)),
                   Contender("head, encoder, mean", start,
-                            rates(Options(), replace(config, epochs=min(given.epochs, 3.0))))]
+                            rates(Options(), replace(config, epochs=min(given.epochs, 3.0)), RATES))]
     for name in BASES[1:]:
         if not (folder := getattr(given, name)):
             continue
@@ -106,7 +107,7 @@ def contenders(given: argparse.Namespace, texts: tuple[str, ...]) -> list[Conten
                                  ("causal", "next-token", "generative")):
         options = Options(way=way, **told)  # type: ignore[arg-type]
         found.append(Contender(f"{way}, {name} from scratch" + (", mean" if way == "head" else ""),
-                               functools.partial(scratch, objective, texts), rates(options, config, SCRATCH_RATES)))
+                               functools.partial(scratch, objective, texts), rates(options, config)))
     return found
 
 

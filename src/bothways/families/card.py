@@ -21,7 +21,6 @@ def model_card(trained: Trained, family: Family | None) -> str:
 
 def _lines(trained: Trained, family: Family | None) -> Iterator[str]:
     config, objective, shape = trained.config, trained.objective, trained.config.shape
-    total = sum(weight.numel() for weight in trained.network.parameters())
     # 1. what it is
     yield from ("---", "library_name: bothways", "tags: [bothways, " + objective.name + "]", "---", "",
                 "# A bothways model", "")
@@ -29,8 +28,8 @@ def _lines(trained: Trained, family: Family | None) -> Iterator[str]:
     layers = f"{shape.layers} layers" if not shape.source_layers else (
         f"{shape.source_layers} layers that read and {shape.layers} that write")
     yield (f"{config.stack.capitalize()}, {layers}, {shape.width} wide, {shape.heads} heads, vocabulary "
-           f"{shape.vocabulary}, {total:,} parameters, {config.position.kind} positions up to {config.position.length} "
-           "tokens.")
+           f"{shape.vocabulary}, {trained.parameters:,} parameters, {config.position.kind} positions up to "
+           f"{config.position.length} tokens.")
     yield ""
     yield from ("| mode | who sees whom | a state speaks of | likelihood |", "| --- | --- | --- | --- |")
     for mode in objective.modes:

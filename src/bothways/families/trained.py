@@ -49,6 +49,11 @@ class Trained:
         return next(self.network.parameters()).dtype
 
     @property
+    def parameters(self) -> int:
+        """How many numbers the network has."""
+        return sum(weight.numel() for weight in self.network.parameters())
+
+    @property
     def readable(self) -> bool:
         """Whether there is a tokenizer; a foreign folder without one speaks in ids only."""
         return getattr(self.tokenizer, "readable", True)

@@ -131,7 +131,7 @@ class Task(ABC):
     @property
     def parameters(self) -> int:
         """Numbers that were learned or are kept to answer with: of the network, the head, the neighbours, the words."""
-        network = 0 if self.trained is None else sum(weight.numel() for weight in self.trained.network.parameters())
+        network = 0 if self.trained is None else self.trained.parameters
         return network + sum(tensor.numel() for tensor in self.weights().values() if tensor.is_floating_point())
 
     @classmethod

@@ -250,7 +250,7 @@ def searched(trained: Trained, train: Labelled, config: TuneConfig, rates: Seque
     favour whom it happens to fit: BERT chose its rate so for every task (arXiv 1810.04805, appendix A.3). Each trial
     takes a quarter of the steps; the head's rate keeps its ratio to the network's. The test texts play no part.
     """
-    usual = config.rate(sum(weight.numel() for weight in trained.network.parameters()))
+    usual = config.rate(trained.parameters)
     config = replace(config, learning_rate=usual)
     if len(rates) < 2 or len(train) < 10:
         return config

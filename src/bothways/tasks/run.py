@@ -93,8 +93,7 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
         raise BothwaysError(f"{seeds} seeds need rows to choose the best by: give --dev, or --keep a share back")
     config = config.over(len(given.train))
     if trained is not None:
-        config = replace(config, learning_rate=config.rate(
-            sum(weight.numel() for weight in trained.network.parameters())))
+        config = replace(config, learning_rate=config.rate(trained.parameters))
     clock, learning = Stopwatch(), {"seconds": 0.0, "processor seconds": 0.0, "threads": torch.get_num_threads()}
     untuned = kind.untuned(trained, options, config) if len(given.dev) else None
     first = [] if untuned is None else _scored(untuned, given.dev, "untuned dev")
