@@ -99,6 +99,19 @@ def test_tables_are_put_between_their_marks(driver, tmp_path):
     assert "newer" in page.read_text()
 
 
+def test_a_recipe_without_runs_keeps_the_table_it_has(driver, desk, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table animals -->\nold\n<!-- end -->\n<!-- table copied -->\nolder\n<!-- end -->\n")
+    call = ["--data", str(desk / "data"), "--recipes", str(desk / "recipes"), "--out", str(tmp_path / "out"),
+            "--tables", "--into", str(page)]
+    assert driver.main(call) == 0 and "old" in page.read_text() and "older" in page.read_text()
+    recipe = driver.Recipe.read(desk / "recipes" / "animals.yaml", desk / "data", tmp_path)
+    driver._once(tmp_path / "out", recipe, "baselines", lambda folder: driver._baselines(recipe, folder))
+    assert driver.main(call) == 0
+    found = page.read_text()
+    assert "old\n" not in found and "| TF-IDF, naive Bayes |" in found and "older" in found
+
+
 def test_every_recipe_has_its_place_on_the_page(driver):
     page = (driver.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert [file.stem for file in driver.RECIPES.glob("*.yaml")

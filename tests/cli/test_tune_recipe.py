@@ -41,6 +41,11 @@ def test_the_command_line_comes_before_the_recipe(recipe):
     assert (found.data, found.out, found.tuning.longest) == (Path("b.csv"), Path("here"), 64)
 
 
+def test_the_task_of_the_command_line_says_which_options_there_are(recipe):
+    found = read(recipe("task: classify\ndata: a.csv\nout: x\nepochs: 2\n"), "--task", "tag", "--crf")
+    assert found.task == "tag" and found.own.crf and found.tuning.epochs == 2
+
+
 def test_steps_are_instead_of_passes_wherever_they_are_asked_for(recipe):
     assert read(recipe("data: a.csv\nout: x\nsteps: 7\n")).tuning.epochs is None
     assert read(recipe("data: a.csv\nout: x\nepochs: 2\n"), "--steps", "7").tuning.epochs is None

@@ -47,6 +47,14 @@ def test_the_setting_is_the_one_that_is_best_on_the_rows_kept_back(tmp_path):
     assert table.splitlines()[2].startswith("| head ")
 
 
+def test_a_setting_is_judged_on_the_rows_kept_back_after_a_third_of_the_steps():
+    (found,) = compare([head()], TRAIN, KEPT, TEST)
+    for setting in head().settings:
+        task = Task.fit(small("masked", sharp=1.0), TRAIN, [], setting.options, replace(setting.config, steps=8))
+        accuracy, _, nll, _ = (score.value for score in task.scores(KEPT))
+        assert found.tried[setting.name] == (accuracy, nll) and nll != task.scores(TEST)[2].value
+
+
 def test_a_file_of_other_rows_is_refused(tmp_path):
     out = tmp_path / "rows.jsonl"
     compare(without_network(("bayes",)), TRAIN, KEPT, TEST, out, lambda _: None)

@@ -150,7 +150,7 @@ def test_convert_writes_a_tuned_classifier_as_a_class_of_others(tmp_path, capsys
 
 @pytest.mark.parametrize(("paradigm", "more"), [
     ("masked", {"pooling": "mean"}),
-    pytest.param("masked", {"pooling": "first", "between": "tanh", "several": True}, marks=pytest.mark.slow),
+    ("masked", {"pooling": "first", "between": "tanh", "several": True}),
     pytest.param("causal", {"pooling": "last"}, marks=pytest.mark.slow),
     pytest.param("spans", {"pooling": "mean-all"}, marks=pytest.mark.slow)])
 def test_onnxruntime_gives_the_logits_of_a_tuned_classifier(paradigm, more, tmp_path):

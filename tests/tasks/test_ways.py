@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.evaluation.small import small
+from tests.evaluation.small import WORDS, small
 from tests.tasks.test_tasks import labelled
 
 from bothways.errors import BothwaysError
@@ -16,7 +16,9 @@ from bothways.tasks import folder
 from bothways.tasks.classify import Options, Row, Task, as_rows
 from bothways.tasks.tuning import TuneConfig
 from bothways.tasks.ways import WAYS, WITHOUT_NETWORK, Choices
-from bothways.tasks.ways.likelihood import WEIGHTS, Form, words_of
+from bothways.tasks.ways.likelihood import WEIGHTS, Generative
+from bothways.tasks.ways.wording import Alternative, Form, words_of
+from bothways.text.tokenizer import Tokenizer
 
 CONFIG = TuneConfig(steps=80, batch=16, learning_rate=4e-3, head_rate=1e-2)
 
@@ -54,11 +56,11 @@ def test_every_way_learns_and_its_folder_answers_alike(way, paradigm, folders):
 
 
 def test_what_each_form_asks_by_hand():
-    trained = small("causal")
+    trained = small("causal", Tokenizer.words(WORDS + " yes no"))
     known = trained.vocabulary.ids
 
-    def said(way, template="{text} by {label} .", longest=20, pair=("the dog",)):
-        ids, hidden = Form(way, longest, template, {"c": "cat"}).asked(trained, Row(*pair), "c")
+    def said(way, template="{text} by {label} .", longest=20, pair=("the dog",), answer=None):
+        ids, hidden = Form(way, longest, template, {"c": "cat"}).asked(trained, Row(*pair), Alternative("c", answer))
         pieces = zip(trained.tokenizer.pieces(ids), hidden, strict=True)
         return " ".join(f"[{piece}]" if asked else piece for piece, asked in pieces)
 
@@ -71,6 +73,29 @@ def test_what_each_form_asks_by_hand():
     assert said("text-to-text", longest=6) == "<bos> the dog <sep> [cat] [<eos>]"
     assert said("text-to-text", longest=5) == "<bos> the <sep> [cat] [<eos>]", "the text is cut, the label never"
     assert said("generative", pair=("the", "dog")) == "<bos> cat <sep> [the] [dog] [<eos>]"
+    # one of several labels is known when it is asked for, and its answer is hidden where labels are
+    assert said("text-to-text", answer=1) == "<bos> the dog <sep> cat [yes]"
+    assert said("prompt", answer=0) == "<bos> the dog by cat [no] ."
+    assert said("generative", answer=0) == "<bos> cat no <sep> [the] [dog] [<eos>]"
+    assert said("channel", answer=1) == "<bos> by cat yes . [the] [dog]"
+
+
+@pytest.mark.parametrize(("way", "paradigm"), [("prompt", "masked"), ("text-to-text", "diffusion")])
+def test_a_network_that_fills_places_does_not_tell_labels_by_how_many_there_are(way, paradigm):
+    trained = small(paradigm, sharp=1.0)
+    train, test = as_rows(short(160)), as_rows(short(40, 1))
+    words = ("cat=near by", "sees=often")
+    task = Task.fit(trained, train, [], options(way, words=words), replace(CONFIG, steps=200))
+    asked = [task.way.form.asked(trained, test[0], Alternative(label)) for label in task.labels]
+    eos, ends = trained.vocabulary.eos, int(way == "text-to-text")
+    said = [trained.tokenizer.pieces(ids[hidden]) for ids, hidden in asked]
+    assert [len(pieces) for pieces in said] == [2 + ends] * 3
+    assert said[1][1:] == trained.tokenizer.pieces([eos] * (1 + ends)) and (asked[0][1] == asked[1][1]).all()
+    assert task.scores(test)[0].value > 0.9
+    # untuned, nothing is filled with what the network has never seen there
+    task = Task.fit(trained, train, [], options(way, words=words, untuned=True), CONFIG)
+    assert [int(task.way.form.asked(trained, test[0], Alternative(label))[1].sum()) for label in task.labels] == [
+        2 + ends, 1 + ends, 1 + ends]
 
 
 def test_bayes_rule_by_hand():
@@ -79,7 +104,7 @@ def test_bayes_rule_by_hand():
     task = Task.fit(trained, rows, [], options("generative", untuned=True), CONFIG)
     found = []
     for label, share in (("cat", 0.75), ("dog", 0.25)):
-        ids, hidden = task.way.form.asked(trained, rows[0], label)
+        ids, hidden = task.way.form.asked(trained, rows[0], Alternative(label))
         (one,) = answers(trained, [task.way.asking.pose(ids, hidden)])
         found.append(np.exp(-one.nats) * share)
     assert task.predict_proba(rows[:1])[0] == pytest.approx(np.array(found) / sum(found), abs=1e-5)
@@ -90,10 +115,10 @@ def test_bayes_rule_by_hand():
 
 def test_bounds_use_the_same_draws_for_every_label():
     trained = small("diffusion")
-    task = Task.fit(trained, as_rows([("w1 w2 w3 w4 w5", "cat"), ("w3", "dog")]), [],
-                    options("generative", untuned=True, words=("cat=w9", "dog=w9 ")), CONFIG)
+    choices = Choices(("cat", "dog"), False, options("generative"))
     # the two labels are written with the same tokens, so whatever differs would be the noise of the draws
-    assert task.predict_proba([Row("w1 w2 w3 w4 w5")])[0] == pytest.approx([0.5, 0.5], abs=1e-6)
+    same = Generative(trained, choices, Form("generative", 20, "", {"cat": "w9", "dog": "w9"}), (0.5, 0.5))
+    assert same.log_probabilities([Row("w1 w2 w3 w4 w5")])[0] == pytest.approx(np.log([0.5, 0.5]), abs=1e-6)
 
 
 def test_classical_models_are_those_of_scikit_learn():
@@ -118,6 +143,41 @@ def test_classical_models_are_those_of_scikit_learn():
         assert task.scores(several)[0].value > 0.9, way
 
 
+@pytest.mark.parametrize(("way", "paradigm"), [
+    ("head", "causal"), ("text-to-text", "causal"), ("text-to-text", "spans"), ("prompt", "masked"),
+    ("prompt", "hybrid"), ("generative", "causal"), ("channel", "causal"), ("neighbours", "masked"), ("svm", None)])
+def test_several_labels_or_none_in_every_way(way, paradigm, folders):
+    """Whether each of two words stands in a text: sets that are judged label by label."""
+    rng = np.random.default_rng(0)
+    markers = np.array(["cat", "dog"])
+    sets = rng.random((340, 2)) < 0.5
+    rows = [Row(" ".join([*markers[has], f"w{word}"]), None, tuple(markers[has]))
+            for has, word in zip(sets, rng.integers(0, 8, 340))]
+    trained = None if paradigm is None else small(paradigm, Tokenizer.words(WORDS + " yes no"), sharp=1.0)
+    config = replace(CONFIG, steps=200, batch=32, learning_rate=3e-3 if paradigm in ("spans", "masked") else 6e-3)
+    task = Task.fit(trained, rows[:300], [], options(way, several=True), config)
+    assert task.scores(rows[300:])[0].value > (0.6 if way == "neighbours" else 0.9)
+    probabilities = task.predict_proba(rows[300:])
+    assert probabilities.shape == (40, 2) and ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert np.ptp(probabilities.sum(1)) > 0.8, "labels are judged by themselves"
+    again = folder.load(folder.save(task, folders / f"several-{way}-{paradigm}"))
+    assert (again.predict_proba(rows[300:]) == probabilities).all()
+
+
+def test_bayes_rule_for_each_of_several_labels_by_hand():
+    trained = small("causal", Tokenizer.words(WORDS + " yes no"))
+    rows = [Row(text, None, labels) for text, labels in (("w1 w2", ("cat", "dog")), ("w3", ("cat",)), ("w4", ()),
+                                                         ("w5", ("cat",)))]
+    task = Task.fit(trained, rows, [], options("generative", several=True, untuned=True), CONFIG)
+    for place, (label, share) in enumerate((("cat", 0.75), ("dog", 0.25))):
+        found = []
+        for answer in (0, 1):
+            ids, hidden = task.way.form.asked(trained, rows[0], Alternative(label, answer))
+            (one,) = answers(trained, [task.way.asking.pose(ids, hidden)])
+            found.append(np.exp(-one.nats) * (share if answer else 1 - share))
+        assert task.predict_proba(rows[:1])[0, place] == pytest.approx(found[1] / sum(found), abs=1e-5)
+
+
 def test_the_nearest_neighbour_of_a_training_text_is_itself():
     rows = as_rows(dict(labelled(40)).items())
     task = Task.fit(small("masked"), rows, [], options("neighbours", neighbours=1), CONFIG)
@@ -132,7 +192,8 @@ def test_the_nearest_neighbour_of_a_training_text_is_itself():
     ("prompt", {"template": "{label} {text}"}, "must hold {text} once and, behind it"),
     ("prompt", {"words": ("cat=x", "dog=x")}, "the same words"),
     ("prompt", {"words": ("bird=x",)}, "with one of the labels cat, dog, sees"),
-    ("generative", {"several": True}, "gives one label a text"),
+    ("generative", {"several": True}, "yes or no, which are the same tokens to this network: take the way head"),
+    ("prompt", {"words": ("cat=unheard", "dog=unseen")}, "'cat' and 'dog' are the same tokens to this network"),
     ("head", {"visibility": "sideways"}, "sideways"),
 ])
 def test_options_that_contradict_are_refused(way, more, words):
