@@ -8,7 +8,6 @@ ones. Tags of another form (parts of speech) are taken as they are.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,14 +31,13 @@ from bothways.tasks.crf import CRF, NEVER, viterbi
 from bothways.tasks.pieces import check_room, chosen, joined, pieces, windows
 from bothways.tasks.rows import BadRow, Role
 from bothways.tasks.tuning import TuneConfig, class_weights, tune
+from bothways.tasks.words import cut, from_spans, listed
 from bothways.text.corpora import TEXT_FIELDS
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
 
 Piece = Literal["first", "last"]
-WORD = re.compile(r"[@#]?\w+(?:['’.\-_/]\w+)*|[^\w\s]")
-"""What a text without given words is cut into: words with what joins their parts, and single marks."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +124,14 @@ class Task(base.Task):
                                              and all(isinstance(tag, str) for tag in tags))
         # 1. the words: as given, parted by spaces where the tags are, or cut here
         if isinstance(text, (list, tuple)) or (in_words and isinstance(text, str)):
-            text, words = joined(_words(text, "words"))
+            text, words = joined(listed(text, "words"))
         else:
             text = values_of.text(text)
-            words = [found.span() for found in WORD.finditer(text)]
+            words = cut(text)
         # 2. their tags
         if tags is None:
             return Row(text, tuple(words))
-        found = _words(tags, "tags") if in_words else _from_spans(text, words, tags)
+        found = listed(tags, "tags") if in_words else from_spans(text, words, tags)
         if len(found) != len(words):
             raise BadRow(f"{len(words)} words and {len(found)} tags")
         return Row(text, tuple(words), tuple(found))
@@ -141,8 +139,8 @@ class Task(base.Task):
     @classmethod
     def asked(cls, item: Any) -> Row:
         """As for every task; a list of strings is one text in words."""
-        listed = isinstance(item, (list, tuple)) and all(isinstance(word, str) for word in item)
-        found: Row = super().asked({"text": list(item)} if listed else item)
+        in_words = isinstance(item, (list, tuple)) and all(isinstance(word, str) for word in item)
+        found: Row = super().asked({"text": list(item)} if in_words else item)
         return found
 
     @classmethod
@@ -373,42 +371,3 @@ def tags_of(train: Sequence[Row]) -> tuple[str, ...]:
 def learned(row: Row, entities: bool) -> tuple[str, ...]:
     """The tags of a row as they are learned and scored."""
     return spans.as_bio(row.tags or ()) if entities else row.tags or ()
-
-
-def _words(value: Any, name: str) -> list[str]:
-    """A list of words, or text with spaces between them. Raises: BadRow."""
-    if isinstance(value, str):
-        value = value.split()
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) and one.strip() for one in value):
-        raise BadRow(f"the {name} are no list of words")
-    if not value:
-        raise BadRow(f"no {name}")
-    return list(value)
-
-
-def _from_spans(text: str, words: Sequence[tuple[int, int]], marked: Any) -> list[str]:
-    """Spans of characters, {start, end, label} or [start, end, label], as BIO on words.
-
-    Raises:
-        BadRow: spans that overlap, or whose ends lie within a word.
-    """
-    if not isinstance(marked, (list, tuple)):
-        raise BadRow("the spans are no list of {start, end, label}")
-    tags = ["O"] * len(words)
-    firsts, lasts = {start: place for place, (start, _) in enumerate(words)}, {
-        end: place for place, (_, end) in enumerate(words)}
-    for one in marked:
-        if isinstance(one, Mapping):
-            one = (one.get("start"), one.get("end"), one.get("label", one.get("type")))
-        if not (isinstance(one, (list, tuple)) and len(one) == 3 and isinstance(one[0], int)
-                and isinstance(one[1], int) and isinstance(one[2], str)):
-            raise BadRow(f"the span {one!r} is not {{start, end, label}}")
-        start, end, kind = one
-        if start not in firsts or end not in lasts or end <= start:
-            raise BadRow(f"the span {start} to {end} ('{text[start:end][:30]}') does not begin and end with a word")
-        covered = range(firsts[start], lasts[end] + 1)
-        if any(tags[place] != "O" for place in covered):
-            raise BadRow(f"the span {start} to {end} ('{text[start:end][:30]}') overlaps another")
-        for place in covered:
-            tags[place] = f"{'B' if place == firsts[start] else 'I'}-{kind}"
-    return tags
