@@ -105,6 +105,33 @@ def test_several_seeds_are_reported_and_the_best_on_dev_is_kept(model):
     assert result.report["over seeds"]["test classification accuracy"]["mean"] == pytest.approx(mean)
 
 
+def test_who_stops_it_while_it_is_scored_keeps_what_was_learned(tmp_path, monkeypatch, capsys):
+    rows = [json.dumps({"text": text, "label": label}) for text, label in labelled(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    models.save(small("masked", sharp=1.0), tmp_path / "model")
+    scores, asked = Task.scores, []
+
+    def stopped_the_second_time(task, some, *more):
+        asked.append(len(some))
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        return scores(task, some, *more)
+
+    monkeypatch.setattr(Task, "scores", stopped_the_second_time)
+    call = ["tune", "--data", str(tmp_path / "rows.jsonl"), "--dev", str(tmp_path / "rows.jsonl"), "--from",
+            str(tmp_path / "model"), "--steps", "30", "--seeds", "2", "--learning-rate", "2e-3", "--out"]
+    # 1. while the second seed is scored: the first stands with its scores
+    assert cli.main([*call, str(tmp_path / "two")]) == 130
+    assert "stopped by the user while seed 1 was being scored: what was learned is saved" in capsys.readouterr().err
+    task = json.loads((tmp_path / "two" / "task.json").read_text())
+    assert [score["name"] for score in task["scores"]][:1] == ["dev classification accuracy"]
+    assert "over seeds" not in task["report"] and "stopped by the user" in (tmp_path / "two" / "README.md").read_text()
+    # 2. while the only one is: it stands without
+    assert cli.main([*call, str(tmp_path / "one")]) == 130 and len(asked) == 3
+    task = json.loads((tmp_path / "one" / "task.json").read_text())
+    assert task["scores"] == [] and folder.load(tmp_path / "one").predict(as_rows(labelled(5, 2)))
+
+
 def test_a_folder_comes_back_to_the_bit_and_explains_itself(model, tmp_path):
     result, _ = model
     rows = as_rows(labelled(20, 2))

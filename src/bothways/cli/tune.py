@@ -174,6 +174,9 @@ def run(options: Any) -> int:
     print(f"tuned in {result.report['seconds']:.0f} s, of which learning {learning['seconds']:.0f} s "
           f"({learning['processor seconds']:.0f} s of processor time, threads: {learning['threads']}), "
           f"saved to {options.out}")
+    if result.stopped:
+        tell(f"{result.report['not measured']}: what was learned is saved")
+        return 130
     return 0
 
 

@@ -48,6 +48,8 @@ class Result:
     task: Task
     scores: list[Score]
     report: dict[str, Any]
+    stopped: bool = False
+    """Whether the user stopped it while it was being scored: scores are missing then, or further seeds."""
 
 
 def data(kind: type[Task], train: str | Path, dev: str | Path | None = None, test: str | Path | None = None, *,
@@ -82,6 +84,8 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
           watch: Callable[[int, TuneConfig], Watch | None] | None = None, tell: Tell = print) -> Result:
     """Tune once for each of `seeds` seeds, and keep the one that is best on the dev rows; all are reported.
 
+    Whoever stops it while it is being scored keeps what was learned.
+
     Args:
         watch: makes what is called after each step, from the seed and the settled config.
     Raises:
@@ -99,13 +103,18 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
     first = [] if untuned is None else _scored(untuned, given.dev, "untuned dev")
     best: tuple[Task, list[Score]] | None = None
     runs: list[dict[str, Any]] = []
+    stopped = False
     for seed in range(config.seed, config.seed + seeds):
         one = replace(config, seed=seed)
         with _added(learning):
             task = kind.fit(trained, given.train.items, given.dev.items, options, one,  # type: ignore[arg-type]
                             None if watch is None else watch(seed, one))
-        chosen_by = _scored(task, given.dev, "dev")
-        tested = [] if given.test is None else _scored(task, given.test, "test")
+        try:
+            chosen_by = _scored(task, given.dev, "dev")
+            tested = [] if given.test is None else _scored(task, given.test, "test")
+        except KeyboardInterrupt:
+            best, stopped = best or (task, []), True
+            break
         runs.append({"seed": seed, **{score.name: score.value for score in (*chosen_by, *tested)}})
         if seeds > 1:
             tell(f"seed {seed}: " + ", ".join(f"{score.name} {score.value:.4f}" for score in (*chosen_by[:1],
@@ -117,7 +126,7 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
     report: dict[str, Any] = {"data": given.about(), "tuning": asdict(config), "parameters": task.parameters,
                               "seconds": round(clock.seconds, 1),
                               "learning": {name: round(value, 1) for name, value in learning.items()}}
-    if seeds > 1:
+    if len(runs) > 1:
         names = [name for name in runs[0] if name != "seed"]
         report["seeds"] = runs
         report["over seeds"] = {name: {"mean": float(np.mean([run[name] for run in runs])),
@@ -126,7 +135,9 @@ def tuned(kind: type[Task], trained: Trained | None, given: Data, options: Any, 
     if scores and (left_out := task.unmeasured()):
         tell(left_out)
         report["not measured"] = left_out
-    return Result(task, [*scores, *first], report)
+    if stopped:
+        report["not measured"] = f"stopped by the user while seed {seed} was being scored"
+    return Result(task, [*scores, *first], report, stopped)
 
 
 def tune_from_files(name: str, base: str | Path | None, out: str | Path, train: str | Path, options: Any,
