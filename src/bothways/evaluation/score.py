@@ -118,7 +118,9 @@ def statistic_score(name: str, mode: str, estimator: str, statistic: Callable[[n
     """
     rng = np.random.default_rng(seed)
     drawn = [statistic(rng.integers(0, n, n)) for _ in range(resamples)] if n > 1 else []
-    low, high = np.nanquantile(drawn, [0.025, 0.975]) if len(drawn) else (float("nan"), float("nan"))
+    # a resample may hold none of what is counted, and says nothing then
+    drawn = [one for one in drawn if one == one]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (float("nan"), float("nan"))
     details = {**others.pop("details", {}), "low": float(low), "high": float(high)}
     value = float(statistic(np.arange(n))) if n else float("nan")
     return Score(name, mode, estimator, value, n, details=details, **others)

@@ -112,10 +112,11 @@ class Task(base.Task):
         asked = found.asked_of(train)
         if not asked:
             raise BothwaysError("answering needs questions with answers to learn from: give some")
-        fixed, kept = questions(found.way, asked, 0, 0, range(len(asked))), found.asked_of(dev[:LOOKED_AT])
+        kept = found.asked_of(dev[:LOOKED_AT])
 
         def loss_of(places: list[int], step: int) -> Tensor:
-            return loss(found.trained, [fixed[place] for place in places])
+            return loss(found.trained, questions(found.way, [asked[place] for place in places], step, config.seed,
+                                                 places))
 
         # 3. the loop
         tune(found.trained.network, None, len(asked), loss_of, config, watch, lengths=[len(ids) for ids, _ in asked],

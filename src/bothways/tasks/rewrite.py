@@ -126,14 +126,12 @@ class Task(base.Task):
         form = _fitting(known, config.longest, options.target)
         found = cls(replace(known, network=copy.deepcopy(known.network)), options, form)
         found.cut = found._counted(pairs)
-        # 2. questions; those of a chain are the same each time, those of diffusion are drawn anew each step
+        # 2. what is asked; a chain asks for the same each time, diffusion draws anew each step
         way = found.way
         asked = [question(found.trained, source, target, way, form) for source, target in pairs]
-        fixed = questions(way, asked, 0, 0, range(len(asked))) if way.kind == "exact" else None
 
         def loss_of(places: list[int], step: int) -> Tensor:
-            return loss(found.trained, [fixed[place] for place in places] if fixed is not None else
-                        questions(way, [asked[place] for place in places], step, config.seed, places))
+            return loss(found.trained, questions(way, [asked[place] for place in places], step, config.seed, places))
 
         # 3. the loop
         tune(found.trained.network, None, len(pairs), loss_of, config, watch, lengths=[len(ids) for ids, _ in asked],

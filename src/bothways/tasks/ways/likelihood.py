@@ -85,15 +85,11 @@ class ByLikelihood(Way):
         told = [found._true(one, train) for one in forms]
         asked, kept = told[0], found._true(form, dev)
         # 2. the loop
-        fixed = [questions(found.asking, some, 0, 0, range(len(some))) for some in told] \
-            if found.asking.kind == "exact" else None
-
         def loss_of(places: list[int], step: int) -> Tensor:
             places = sorted(places, key=lambda place: len(asked[place][0]))
             # two forms count the same, although a text has more tokens than a label
-            return torch.stack([loss(found.trained, [fixed[number][place] for place in places] if fixed is not None
-                                     else questions(found.asking, [some[place] for place in places], step, config.seed,
-                                                    places)) for number, some in enumerate(told)]).sum()
+            return torch.stack([loss(found.trained, questions(found.asking, [some[place] for place in places], step,
+                                                              config.seed, places)) for some in told]).sum()
 
         def judge() -> float:
             sizes = sum(int(hidden.sum()) for _, hidden in kept)
