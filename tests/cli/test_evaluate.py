@@ -78,6 +78,42 @@ def test_a_tuned_classifier_is_damaged(model, capsys):
     assert {"AURC", "accuracy lost to typos", "accuracy under case"} <= set(scores)
     assert main(["evaluate", str(model / "task"), "--corpus", "x"]) == 2
     assert "give --labels" in capsys.readouterr().err
+    # a published classifier is tested, not tuned
+    assert main(["tune", "--task", "classify", "--data", str(model / "labels.csv"), "--from", str(model / "model"),
+                 "--steps", "2", "--pooling", "last", "--out", str(model / "head")]) == 0
+    assert main(["convert", str(model / "head"), str(model / "theirs")]) == 0
+    for folder in ("head", "theirs"):
+        assert main(["evaluate", str(model / folder), "--labels", str(model / "test.csv"), "--limit", "0",
+                     "--json", str(model / f"{folder}.json")]) == 0
+    ours, theirs = ({score.name: score.value for score in load(model / f"{name}.json")} for name in ("head", "theirs"))
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_every_kind_of_task_is_tested_on_other_rows(model, capsys):
+    def lines(name, *rows):
+        (model / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(model / name)
+
+    good = [{"tokens": ["a", animal, "sees"], "tags": ["O", tag, "O"]} for animal, tag in
+            (("dog", "B-DOG"), ("cat", "B-CAT")) for _ in range(9)]
+    tags = lines("tags.jsonl", *good, {"tokens": ["a"], "tags": ["O", "O"]})
+    assert main(["tune", "--task", "tag", "--from", str(model / "model"), "--data", tags, "--steps", "40",
+                 "--learning-rate", "4e-3", "--out", str(model / "tagger")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(model / "tagger"), "--labels", tags, "--limit", "10", "--json",
+                 str(model / "tagger.json")]) == 0
+    scores = {score.name: score for score in load(model / "tagger.json")}
+    assert scores["span F1"].value == 1.0 and scores["tag accuracy"].n == 30
+    told = capsys.readouterr()
+    assert "1 of 19 rows are left out: line 19" in told.err and "10 of 18 rows are asked for" in told.err
+    several = lines("several.jsonl", *({"words": f"a {kind}", "about": [kind, "any"]} for kind in ("cat", "dog")))
+    columns = ["--columns", "text=words", "label=about"]
+    assert main(["tune", "--task", "classify", "--way", "svm", "--several", "--data", several, *columns, "--out",
+                 str(model / "several")]) == 0
+    assert main(["evaluate", str(model / "several"), "--labels", several, *columns, "--json",
+                 str(model / "several.json")]) == 0
+    assert [score.name for score in load(model / "several.json")] == ["classification accuracy",
+                                                                      "classification macro-F1"]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

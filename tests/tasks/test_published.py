@@ -13,7 +13,7 @@ from tests.tasks.test_tasks import labelled
 from bothways.errors import BothwaysError
 from bothways.families import folder as models
 from bothways.tasks import folder, published
-from bothways.tasks.classify import Options, Task, as_rows
+from bothways.tasks.classify import Options, Row, Task, as_rows
 from bothways.tasks.tuning import TuneConfig
 from bothways.text.tokenizer import Tokenizer
 
@@ -85,6 +85,21 @@ def test_ours_are_written_as_the_published_class(layout, paradigm, pooling, betw
     assert model.config.id2label == {0: "cat", 1: "dog", 2: "sees"}
     ids = [ids for ids, _ in task.way.form.ids(task.trained, as_rows(labelled(5)))]
     assert logits_of(task.way, ids) == pytest.approx(theirs(model, ids), abs=2e-5)
+    # whoever reads with their tokenizer alone gets the same answers, of pairs too
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert read("w1 w2").input_ids == ids_of(task, "w1 w2") and read("w1", "w2").input_ids == ids_of(task, "w1", "w2")
+    pipeline = transformers.pipeline("text-classification", str(tmp_path / "out"), device="cpu")
+    for found, line in zip(pipeline(["w1 dog w3 .", "cat"], top_k=3, batch_size=2),
+                           task.predict_proba(as_rows([("w1 dog w3 .", ""), ("cat", "")])), strict=True):
+        assert {one["label"]: one["score"] for one in found} == pytest.approx(dict(zip(task.labels, line)), abs=1e-5)
+    again = folder.load(tmp_path / "out")
+    assert again.way.form.ends and again.predict_proba(as_rows(labelled(5, 1))) == pytest.approx(
+        task.predict_proba(as_rows(labelled(5, 1))), abs=1e-5)
+
+
+def ids_of(task, *texts):
+    (found,) = task.way.form.ids(task.trained, [Row(*texts)])
+    return found[0].tolist()
 
 
 def test_bert_goes_on_from_its_pooler_and_is_written_back(tmp_path):

@@ -11,12 +11,12 @@ All pairs of a file, by phenomenon and by pieces of the critical word; and whole
     bothways evaluate run/model --pairs blimp.jsonl.gz --limit 0 --no-off-mode
     bothways evaluate run/model --corpus notes/ --stride 64
 
-What it has by heart, how varied it writes, whether it knows facts both ways round (rows with columns a and b), and what
-typing errors cost a tuned classifier:
+What it has by heart, how varied it writes, whether it knows facts both ways round (rows with columns a and b); and what
+a tuned task of any kind is worth on other rows, a classifier also with typing errors in them:
 
     bothways evaluate run/model --corpus notes/ --trained-on run/text --write 32
     bothways evaluate run/model --facts facts.csv --forward "{a} wrote {b}" --backward "{b} was written by {a}"
-    bothways evaluate my-classifier --labels test.csv
+    bothways evaluate my-classifier --labels test.csv --limit 0
 
 Give text the model has not been trained on: a folder prepared by `bothways train` offers its held-out part by itself.
 """
@@ -52,7 +52,10 @@ class Options:
     pairs: str | None = None
     """Minimal pairs: JSON lines with sentence_good and sentence_bad (BLiMP) or good and bad."""
     labels: str | None = None
-    """Labelled texts: CSV or JSON lines; a classifier is fine-tuned on three quarters and tested on the rest."""
+    """Labelled texts: CSV or JSON lines; a classifier is fine-tuned on three quarters and tested on the rest. A tuned
+    task is tested on all of them: rows as it was tuned with."""
+    columns: tuple[str, ...] = ()
+    """For a tuned task: which column is what, as role=column."""
     json: str | None = None
     """Also write the scores, item by item, to this file."""
     windows: int = 64
@@ -62,7 +65,7 @@ class Options:
     samples: int = 16
     """Draws of each bound."""
     limit: int = 200
-    """Pairs, and tested labelled texts, at most (four times as many to learn from); 0 for all."""
+    """Pairs, and tested labelled texts, at most (four times as many to learn from), evenly spread; 0 for all."""
     rules: tuple[str, ...] = ()
     """How pairs are scored, such as nll, pll-word-l2r, pll, pll-word, difference or bound; what fits when none."""
     trained_on: str | None = None
@@ -107,9 +110,12 @@ def run(options: Options) -> int:
     from bothways.evaluation.score import save
     from bothways.families.folder import load
     from bothways.model.allocator import keep_memory
+    from bothways.tasks.folder import interval
+    from bothways.tasks.published import is_published
 
     keep_memory()
-    tuned = (Path(options.folder) / "task.json").is_file()
+    folder = Path(options.folder)
+    tuned = (folder / "task.json").is_file() or is_published(folder)
     console, scores = Console(), []
     work = task_scores(options) if tuned else measured(load(options.folder, weights=options.precision), options)
     for what, found in work:
@@ -120,7 +126,7 @@ def run(options: Options) -> int:
         Console(stderr=True).print(f"[dim]{what}: {seconds:.1f} s{rate}[/dim]")
     table = Table("what", "called", "estimator", "value", "95%", "n", title=f"{options.folder}")
     for score in scores:
-        low, high = score.interval()
+        low, high = interval(score)
         table.add_row(score.name, score.mode, score.estimator, _number(score), f"{low:.3f} to {high:.3f}"
                       if low == low else "", str(score.n))
     console.print(table)

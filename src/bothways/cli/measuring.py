@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bothways.cli.evaluate import Options
     from bothways.evaluation.score import Score
     from bothways.families.trained import Trained
+    from bothways.tasks import classify
+    from bothways.tasks.ways import Row
 
 PROMPT = 8
 """Tokens of held-out text that a written text goes on from."""
@@ -83,30 +85,43 @@ def _of_words(trained: Trained, texts: Sequence[Sequence[int]]) -> list[list[str
 
 
 def task_scores(options: Options) -> Iterator[tuple[str, list[Score]]]:
-    """A tuned classifier on labelled rows: its scores, calibration, and what damaged texts cost it.
+    """A tuned task on rows with answers: its scores, and of one label a text calibration and what damage costs it.
 
     Raises:
-        BothwaysError: another kind of task, several labels a text, or no --labels.
+        BothwaysError: no --labels, or a file without rows that can be used.
     """
-    import numpy as np
+    import sys
+    from pathlib import Path
 
+    from bothways.cli.tune import named_columns
     from bothways.errors import BothwaysError
-    from bothways.evaluation.calibration import calibration
-    from bothways.evaluation.robustness import robustness
-    from bothways.tasks.classify import Task
+    from bothways.evaluation.questions import spread
+    from bothways.tasks import classify
     from bothways.tasks.folder import load
     from bothways.tasks.rows import read
 
     if options.labels is None:
-        raise BothwaysError(f"'{options.folder}' is a tuned classifier: give --labels with texts to test it on")
-    task = load(options.folder, "classify")
-    assert isinstance(task, Task)
-    if task.choices.several:
-        raise BothwaysError(f"'{options.folder}' gives several labels to a text, and damage is measured for one label "
-                            "a text: bothways classify answers its rows")
-    rows = read(options.labels, Task.roles, Task.row).items
-    rows = rows[:options.limit] if options.limit else rows
-    yield "scores", task.scores(rows)
+        raise BothwaysError(f"'{options.folder}' is a tuned task: give --labels with rows and answers to test it on")
+    task = load(Path(options.folder))
+    rows = read(options.labels, task.roles, task.row, columns=named_columns(options.columns))
+    if complaint := rows.complaint():
+        print(complaint, file=sys.stderr)
+    some = [rows.items[place] for place in spread(len(rows), options.limit or len(rows))]
+    if len(some) < len(rows):
+        print(f"{options.labels}: {len(some)} of {len(rows)} rows are asked for; --limit 0 asks for all",
+              file=sys.stderr)
+    yield "scores", task.scores(some)
+    if isinstance(task, classify.Task) and not task.choices.several:
+        yield from _sureness(task, some, options.seed)
+
+
+def _sureness(task: classify.Task, rows: Sequence[Row], seed: int) -> Iterator[tuple[str, list[Score]]]:
+    """How far probabilities of labels can be trusted, and what typing errors, case and cuts change."""
+    import numpy as np
+
+    from bothways.evaluation.calibration import calibration
+    from bothways.evaluation.robustness import robustness
+
     place = {label: number for number, label in enumerate(task.labels)}
     known = [row for row in rows if row.labels and row.labels[0] in place]
     labels = np.array([place[row.labels[0]] for row in known if row.labels])
@@ -115,5 +130,5 @@ def task_scores(options: Options) -> Iterator[tuple[str, list[Score]]]:
     def predict(texts: Sequence[str]) -> np.ndarray:
         return task.predict_proba([row._replace(text=text) for row, text in zip(known, texts, strict=True)])
 
-    found = robustness(predict, [row.text for row in known], labels, mode=task.way.mode, seed=options.seed)
+    found = robustness(predict, [row.text for row in known], labels, mode=task.way.mode, seed=seed)
     yield "damaged texts", found[1:]

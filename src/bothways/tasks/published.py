@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import tokenizers
 import torch
 from safetensors.torch import save_file
+from tokenizers import processors
 from torch import Tensor
 
 from bothways import families
@@ -22,8 +24,11 @@ from bothways.families.base import token_ids
 from bothways.families.files import read_json, write_json
 from bothways.families.weights import open_weights
 from bothways.tasks.classify import Options, Task
-from bothways.tasks.ways import Choices
+from bothways.tasks.ways import Choices, Row
 from bothways.tasks.ways.head import Between, ByHead, Form, Head, Pooling
+
+if TYPE_CHECKING:
+    from bothways.families.trained import Trained
 
 
 class Published(NamedTuple):
@@ -98,9 +103,9 @@ def load(folder: str | Path, device: torch.device | str | None = None) -> Task:
     except RuntimeError as error:
         raise BothwaysError(f"{folder}: the head does not fit a {kind.name} ({str(error).splitlines()[-1].strip()})"
                             ) from None
-    # 2. a task around them; causal classes end a text with nothing
+    # 2. a task around them
     several = stored.get("problem_type") == "multi_label_classification"
-    options = Options(several=several, pooling=kind.pooling, between=kind.between, ends=kind.pooling != "last")
+    options = Options(several=several, pooling=kind.pooling, between=kind.between, ends=_ends(trained, kind))
     choices = Choices(labels, several, options)
     segments = any(one.name == "segment" for one in trained.config.companions)
     form = Form(trained.config.position.length, options.ends, segments)
@@ -155,7 +160,37 @@ def export(task: Task, folder: str | Path) -> Path:
                   aside / "model.safetensors", metadata={"format": "pt"})
         write_json(aside / "config.json", stored)
         trained.tokenizer.save(aside)
+        _tell_the_tokenizer(aside, way)
     return folder
+
+
+def _tell_the_tokenizer(folder: Path, way: ByHead) -> None:
+    """Have a stored tokenizer put around a text what the head was tuned with, for whoever reads with it alone."""
+    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not file.is_file():
+        return
+    core = tokenizers.Tokenizer.from_file(str(file))
+    wanted = [ids.tolist() for ids, _ in way.form.ids(way.trained, [Row("a"), Row("a", "a")])]
+    if [core.encode("a").ids, core.encode("a", "a").ids] != wanted:
+        vocabulary = way.trained.vocabulary
+        begin, end, between = (str(core.id_to_token(number)) for number in (
+            vocabulary.bos, vocabulary.eos, vocabulary.ids.get("<sep>", vocabulary.eos)))
+        tail = [end] if way.form.ends else []
+        core.post_processor = processors.TemplateProcessing(
+            single=[begin, "$A", *tail], pair=[begin, "$A", between, *(f"{part}:1" for part in ["$B", *tail])],
+            special_tokens=[(token, core.token_to_id(token)) for token in {begin, between, end}])
+        file.write_text(core.to_str(pretty=True), encoding="utf-8")
+    if settings.is_file() and not way.form.segments:
+        # else a pipeline hands on segments, which such a network has not
+        write_json(settings, {**read_json(settings), "model_input_names": ["input_ids", "attention_mask"]})
+
+
+def _ends(trained: Trained, kind: Published) -> bool:
+    """Whether texts end with the end token: as the tokenizer has it, or as is usual for the class."""
+    core = getattr(trained.tokenizer, "core", None)
+    if core is None or core.post_processor is None:
+        return kind.pooling != "last"
+    return bool(core.encode("a").ids[-1:] == [trained.vocabulary.eos])
 
 
 def _is_head(name: str, kind: Published) -> bool:
