@@ -178,6 +178,29 @@ def test_bayes_rule_for_each_of_several_labels_by_hand():
         assert task.predict_proba(rows[:1])[0, place] == pytest.approx(found[1] / sum(found), abs=1e-5)
 
 
+def test_the_margins_of_an_svm_are_scaled_to_probabilities():
+    """Labels that are wrong one time in five: whoever is sure is wrong, and margins as they are know nothing of it."""
+    rng = np.random.default_rng(0)
+
+    def noisy(n):
+        markers = rng.integers(0, 4, n)
+        said = np.where(rng.random(n) < 0.8, markers, rng.integers(0, 4, n))
+        return as_rows([(f"w{one} w{other}", f"label {label}") for one, other, label in
+                        zip(markers, rng.integers(4, 20, n), said, strict=True)])
+
+    train, test = noisy(600), noisy(600)
+    task = Task.fit(None, train, [], Options(way="svm"), CONFIG)
+    scores = {score.name: score.value for score in task.scores(test)}
+    assert scores["classification accuracy"] > 0.75
+    logits = np.log(task.predict_proba(test))
+    for scale in (0.5, 2.0):
+        other = scale * logits - np.log(np.exp(scale * logits).sum(1, keepdims=True))
+        assert -other[np.arange(600), task.choices.numbers(test)].mean() > scores["classification NLL"]
+    # classes of one text, and two classes, are no obstacle
+    Task.fit(None, [*as_rows([("x", "once"), ("y", "one")]), *train[:9]], [], Options(way="svm"), CONFIG)
+    Task.fit(None, as_rows([("x", "once"), ("y", "one")]), [], Options(way="svm"), CONFIG)
+
+
 def test_the_nearest_neighbour_of_a_training_text_is_itself():
     rows = as_rows(dict(labelled(40)).items())
     task = Task.fit(small("masked"), rows, [], options("neighbours", neighbours=1), CONFIG)
