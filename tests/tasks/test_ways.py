@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.evaluation.small import WORDS, small
 from tests.tasks.test_tasks import labelled
 
@@ -17,6 +18,7 @@ from bothways.tasks.classify import Options, Row, Task, as_rows
 from bothways.tasks.tuning import TuneConfig
 from bothways.tasks.ways import WAYS, WITHOUT_NETWORK, Choices
 from bothways.tasks.ways.likelihood import WEIGHTS, Generative
+from bothways.tasks.ways.scaling import best_scale, logits_of, nats_by_scale
 from bothways.tasks.ways.wording import Alternative, Form, words_of
 from bothways.text.tokenizer import Tokenizer
 
@@ -178,27 +180,57 @@ def test_bayes_rule_for_each_of_several_labels_by_hand():
         assert task.predict_proba(rows[:1])[0, place] == pytest.approx(found[1] / sum(found), abs=1e-5)
 
 
+def noisy(n, seed):
+    """Labels that are wrong one time in five: whoever is sure is wrong."""
+    rng = np.random.default_rng(seed)
+    markers = rng.integers(0, 4, n)
+    said = np.where(rng.random(n) < 0.8, markers, rng.integers(0, 4, n))
+    return [Row(" ".join(f"w{word}" for word in (one, *others)), None, (f"label {label}",))
+            for one, others, label in zip(markers, rng.integers(4, 20, (n, 3)), said, strict=True)]
+
+
 def test_the_margins_of_an_svm_are_scaled_to_probabilities():
-    """Labels that are wrong one time in five: whoever is sure is wrong, and margins as they are know nothing of it."""
-    rng = np.random.default_rng(0)
-
-    def noisy(n):
-        markers = rng.integers(0, 4, n)
-        said = np.where(rng.random(n) < 0.8, markers, rng.integers(0, 4, n))
-        return as_rows([(f"w{one} w{other}", f"label {label}") for one, other, label in
-                        zip(markers, rng.integers(4, 20, n), said, strict=True)])
-
-    train, test = noisy(600), noisy(600)
+    train, test = noisy(600, 0), noisy(600, 1)
     task = Task.fit(None, train, [], Options(way="svm"), CONFIG)
-    scores = {score.name: score.value for score in task.scores(test)}
-    assert scores["classification accuracy"] > 0.75
+    assert task.scores(test)[0].value > 0.75
     logits = np.log(task.predict_proba(test))
-    for scale in (0.5, 2.0):
-        other = scale * logits - np.log(np.exp(scale * logits).sum(1, keepdims=True))
-        assert -other[np.arange(600), task.choices.numbers(test)].mean() > scores["classification NLL"]
+    nats = nats_by_scale(torch.from_numpy(logits), torch.from_numpy(task.choices.table(test)), False)
+    assert 0.5 <= best_scale(nats) <= 2.0
     # classes of one text, and two classes, are no obstacle
     Task.fit(None, [*as_rows([("x", "once"), ("y", "one")]), *train[:9]], [], Options(way="svm"), CONFIG)
     Task.fit(None, as_rows([("x", "once"), ("y", "one")]), [], Options(way="svm"), CONFIG)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_factor_undoes_what_made_logits_too_sure(several):
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(4000, 3)) * 2)
+    if several:
+        table = torch.from_numpy(rng.random((4000, 3))) < logits.sigmoid()
+    else:
+        drawn = torch.distributions.Categorical(logits=logits)
+        torch.manual_seed(0)
+        table = torch.nn.functional.one_hot(drawn.sample(), 3)
+    for made in (0.5, 1.0, 4.0):
+        given = made * logits
+        logs = torch.nn.functional.logsigmoid(given) if several else given.log_softmax(-1)
+        assert best_scale(nats_by_scale(logits_of(logs.numpy(), several), table, several)) == 1 / made
+
+
+def nll(task, rows):
+    return next(score.value for score in task.scores(rows) if score.name == "classification NLL")
+
+
+def test_a_head_is_as_sure_as_rows_kept_back_allow(folders):
+    train, dev, test = (noisy(200, seed) for seed in range(3))
+    config = replace(CONFIG, steps=300, evaluations=1)
+    plain, scaled = (Task.fit(small("masked", sharp=1.0), train, rows, options("head"), config)
+                     for rows in (dev[:40], dev))
+    assert plain.way.scale == 1.0 and "times" not in plain.way.how, "forty rows are too few"
+    assert scaled.way.scale < 0.6 and f"logits times {scaled.way.scale:.3g}" in scaled.way.how
+    assert scaled.predict(test) == plain.predict(test) and nll(scaled, test) < nll(plain, test) - 0.05
+    again = folder.load(folder.save(scaled, folders / "scaled"))
+    assert again.way.how == scaled.way.how and (again.predict_proba(test) == scaled.predict_proba(test)).all()
 
 
 def test_the_nearest_neighbour_of_a_training_text_is_itself():

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from bothways.evaluation.controls import fitted_quietly, logistic, tfidf
 from bothways.tasks.tuning import TuneConfig
 from bothways.tasks.ways import Choices, Row, Way
+from bothways.tasks.ways.scaling import SCALES, best_scale, nats_by_scale
 
 if TYPE_CHECKING:
     from bothways.families.trained import Trained
 
 
 PARTS = 3
-SCALES = tuple(2.0 ** (power / 2) for power in range(-6, 13))
+"""Of the training texts, each kept back once to scale margins by."""
 
 
 class Classical(Way):
@@ -159,8 +160,8 @@ class NaiveBayes(Classical):
 
 
 def _scale(fit: Callable[..., tuple[np.ndarray, np.ndarray]], features: Any, numbers: np.ndarray, *how: Any) -> float:
-    """The factor of margins, of `SCALES`, under which the labels of texts that were not learned from are likeliest."""
-    nll = np.zeros(len(SCALES))
+    """The factor of margins under which the labels of texts that were not learned from are likeliest."""
+    nats = np.zeros(len(SCALES))
     part = np.arange(len(numbers)) % PARTS
     for kept in range(PARTS):
         known = np.unique(numbers[part != kept])
@@ -171,9 +172,9 @@ def _scale(fit: Callable[..., tuple[np.ndarray, np.ndarray]], features: Any, num
         margins = torch.from_numpy(np.asarray(features[some] @ weight.T + bias))
         if margins.shape[1] == 1:
             margins = torch.cat((torch.zeros_like(margins), margins), 1)
-        truth = torch.from_numpy(np.searchsorted(known, numbers[some]))
-        nll += [float(F.cross_entropy(scale * margins, truth, reduction="sum")) for scale in SCALES]
-    return SCALES[int(nll.argmin())] if nll.any() else 1.0
+        truth = F.one_hot(torch.from_numpy(np.searchsorted(known, numbers[some])), len(known))
+        nats += nats_by_scale(margins, truth, several=False)
+    return best_scale(nats)
 
 
 def _read(row: Row) -> str:

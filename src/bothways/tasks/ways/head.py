@@ -25,6 +25,7 @@ from bothways.model.companions import Pooler
 from bothways.objectives import base
 from bothways.tasks.tuning import TuneConfig, class_weights, tune
 from bothways.tasks.ways import Choices, Row, Way
+from bothways.tasks.ways.scaling import ENOUGH, SCALES, best_scale, logits_of, nats_by_scale
 from bothways.visibility import Visibility
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ class ByHead(Way):
         self.pooling, self.visibility = pooling, visibility
         self.sees = visibility_named(trained, visibility)
         self.model = Classifier(trained.network, head, pooling, trained.vocabulary.special)
+        self.scale = 1.0
+        """What the last layer was multiplied with, so that its logits fit the rows kept back."""
 
     @classmethod
     def fit(cls, trained: Trained | None, train: Sequence[Row], dev: Sequence[Row], choices: Choices,
@@ -177,8 +180,14 @@ class ByHead(Way):
 
         # 3. the loop
         tune(network, found.model.head, len(train), loss_of, config, watch, lengths=[len(one) for one in examples],
-             judge=(lambda: -found._nll(dev)) if dev else None)
+             judge=(lambda: -found._nats(dev).min()) if dev else None)
         found.model.eval()
+        # 4. how sure it is: few numbers that saw few texts often are too sure
+        if len(dev) >= ENOUGH:
+            found.scale = best_scale(found._nats(dev))
+            with torch.no_grad():
+                for parameter in found.model.head.out.parameters():
+                    parameter.mul_(found.scale)
         return found
 
     def _loss(self, texts: Sequence[Row], config: TuneConfig, device: torch.device
@@ -193,12 +202,12 @@ class ByHead(Way):
         weights = class_weights(numbers, len(self.choices.labels)).to(device) if config.balanced else None
         return lambda logits, places: F.cross_entropy(logits, targets[places], weight=weights)
 
-    def _nll(self, texts: Sequence[Row]) -> float:
-        """Mean NLL of the true labels, by which weights are judged."""
-        logs, table = self.log_probabilities(texts), self.choices.table(texts)
-        if self.choices.several:
-            return float(-np.where(table > 0, logs, np.log1p(-np.exp(np.minimum(logs, -1e-7)))).sum(1).mean())
-        return float(-(logs * table).sum(1).mean())
+    def _nats(self, texts: Sequence[Row]) -> np.ndarray:
+        """The NLL of the true labels by scale; of few texts as they are. The least judges weights: what a network has
+        learned shows before how sure of it it is, which is mended at the end."""
+        logits = logits_of(self.log_probabilities(texts), self.choices.several)
+        found = nats_by_scale(logits, torch.from_numpy(self.choices.table(texts)), self.choices.several)
+        return found if len(texts) >= ENOUGH else found[[SCALES.index(1.0)]]
 
     def log_probabilities(self, texts: Sequence[Row], tokens: int = TOKENS) -> np.ndarray:
         examples = self.form.examples(self.trained, texts, self.sees)
@@ -214,7 +223,7 @@ class ByHead(Way):
 
     @property
     def how(self) -> str:
-        return f"head on {self.pooling} states"
+        return f"head on {self.pooling} states" + (f", logits times {self.scale:.3g}" if self.scale != 1 else "")
 
     @property
     def mode(self) -> str:
@@ -222,7 +231,7 @@ class ByHead(Way):
 
     def settings(self) -> dict[str, Any]:
         return {"pooling": self.pooling, "visibility": self.visibility, "between": self.model.head.between,
-                "bias": self.model.head.out.bias is not None,
+                "bias": self.model.head.out.bias is not None, "scale": self.scale,
                 "longest": self.form.longest, "ends": self.form.ends, "segments": self.form.segments}
 
     def weights(self) -> dict[str, Tensor]:
@@ -237,6 +246,7 @@ class ByHead(Way):
         head.load_state_dict(dict(weights))
         found = cls(trained, head, choices, Form(settings["longest"], settings["ends"], settings["segments"]),
                     settings["pooling"], settings["visibility"])
+        found.scale = settings.get("scale", 1.0)
         found.model.eval()
         return found
 
