@@ -143,3 +143,14 @@ def test_pictures_are_well_formed():
                                         Line("m", [(0, 1), (1, 2)], [(0, 2), (1, 3)], dashed=True)], "x")] * 4)):
         xml.etree.ElementTree.fromstring(drawn)
         assert "nan" not in drawn
+
+
+def test_axes_say_round_numbers_within_their_range():
+    from bothways.pictures.panels import round_values
+
+    assert round_values(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0] and round_values(0.413, 0.779) == [0.5, 0.6, 0.7]
+    rng = np.random.default_rng(0)
+    for power in rng.integers(-6, 5, 300):
+        low, span = rng.uniform(-10, 10) * 10.0 ** power, rng.uniform(0.01, 10) * 10.0 ** power
+        found = round_values(low, low + span)
+        assert 2 <= len(found) <= 6 and low - 1e-9 * span <= found[0] < found[-1] <= low + span * (1 + 1e-9)

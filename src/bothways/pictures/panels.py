@@ -89,11 +89,10 @@ def _frame(frame: Panel, width: int, height: int) -> str:
 
     parts = [f'<text x="0" y="-12" style="font-weight:600">{escape(frame.title)}</text>',
              f'<text x="{width / 2}" y="{height + 30}" text-anchor="middle">{escape(frame.x_title)}</text>']
-    for step in range(5):
-        value = low + (high - low) * step / 4
+    for value in round_values(low, high):
         _, y = at(first, value)
         parts.append(f'<line x1="0" x2="{width}" y1="{y:.1f}" y2="{y:.1f}" stroke="{STYLE[1]}" opacity="0.22"/>'
-                     f'<text x="-6" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+                     f'<text x="-6" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
     ticks = sorted(set(xs)) if len(set(xs)) <= 9 else [first + (last - first) * step / 4 for step in range(5)]
     if frame.doubling:
         # whole powers, at most seven of them
@@ -121,11 +120,20 @@ def _frame(frame: Panel, width: int, height: int) -> str:
     return "".join(parts)
 
 
+def round_values(low: float, high: float, most: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from `low` to `high`, at least two and at most `most`."""
+    power = math.floor(math.log10((high - low) / most))
+    step = next(step for times in (1, 2, 5, 10, 20) if math.floor(high / (step := times * 10.0 ** power) + 1e-9)
+                - math.ceil(low / step - 1e-9) < most)
+    return [round(number * step, 12) for number in range(math.ceil(low / step - 1e-9),
+                                                         math.floor(high / step + 1e-9) + 1)]
+
+
 def _legend(lines: Sequence[Line], y: float, width: float) -> tuple[str, int]:
     """Names beside their colours, in as many rows as they need, and the height of those."""
     parts, x, row = [], 8.0, 0
     for line in lines:
-        room = 34 + 6.6 * len(line.name)
+        room = 40 + 7.0 * len(line.name)
         if x + room > width and x > 8:
             x, row = 8.0, row + 1
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
