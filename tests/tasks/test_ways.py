@@ -146,8 +146,8 @@ def test_classical_models_are_those_of_scikit_learn():
 
 
 @pytest.mark.parametrize(("way", "paradigm"), [
-    ("head", "causal"), ("text-to-text", "spans"), ("prompt", "masked"), ("generative", "causal"), ("channel", "causal"),
-    ("neighbours", "masked"), ("svm", None)])
+    ("head", "causal"), ("text-to-text", "spans"), ("prompt", "masked"), ("generative", "causal"),
+    ("channel", "causal"), ("neighbours", "masked"), ("svm", None)])
 def test_several_labels_or_none_in_every_way(way, paradigm, folders):
     """Whether each of two words stands in a text: sets that are judged label by label."""
     rng = np.random.default_rng(0)
