@@ -78,6 +78,12 @@ def test_a_tuned_classifier_is_damaged(model, capsys):
     assert {"AURC", "accuracy lost to typos", "accuracy under case"} <= set(scores)
     assert main(["evaluate", str(model / "task"), "--corpus", "x"]) == 2
     assert "give --labels" in capsys.readouterr().err
+    # labels of another task: everything is wrong, and the scores are there
+    (model / "other.csv").write_text("text,label\na cat,fish\na dog,birds\n")
+    assert main(["evaluate", str(model / "task"), "--labels", str(model / "other.csv"), "--json",
+                 str(model / "other.json")]) == 0
+    assert [score.value for score in load(model / "other.json") if score.name == "classification accuracy"] == [0.0]
+    assert "none of the 2 rows has a label that was trained" in capsys.readouterr().err
     # a published classifier is tested, not tuned
     assert main(["tune", "--task", "classify", "--data", str(model / "labels.csv"), "--from", str(model / "model"),
                  "--steps", "2", "--pooling", "last", "--out", str(model / "head")]) == 0

@@ -217,6 +217,15 @@ def test_the_factor_undoes_what_made_logits_too_sure(several):
         assert best_scale(nats_by_scale(logits_of(logs.numpy(), several), table, several)) == 1 / made
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_texts_that_are_all_told_right_make_nobody_certain(several):
+    truth = torch.eye(3)[torch.arange(60) % 3]
+    logits = 8 * truth - 4
+    scale = best_scale(nats_by_scale(logits, truth, several))
+    sure = (scale * logits).sigmoid()[0, 0] if several else (scale * logits).softmax(-1)[0, 0]
+    assert 0.95 < float(sure) < 0.999
+
+
 def nll(task, rows):
     return next(score.value for score in task.scores(rows) if score.name == "classification NLL")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,6 @@ def task_scores(options: Options) -> Iterator[tuple[str, list[Score]]]:
     Raises:
         BothwaysError: no --labels, or a file without rows that can be used.
     """
-    import sys
     from pathlib import Path
 
     from bothways.cli.tune import named_columns
@@ -124,6 +124,9 @@ def _sureness(task: classify.Task, rows: Sequence[Row], seed: int) -> Iterator[t
 
     place = {label: number for number, label in enumerate(task.labels)}
     known = [row for row in rows if row.labels and row.labels[0] in place]
+    if not known:
+        print(f"calibration is left out: none of the {len(rows)} rows has a label that was trained", file=sys.stderr)
+        return
     labels = np.array([place[row.labels[0]] for row in known if row.labels])
     yield "calibration", calibration(task.predict_proba(known), labels, mode=task.way.mode)[1:]
 

@@ -19,11 +19,14 @@ ENOUGH = 50
 def nats_by_scale(logits: Tensor, table: Tensor, several: bool) -> np.ndarray:
     """The NLL of the labels under each of `SCALES`: (scales,) float64.
 
+    Labels are smoothed as Platt does: of n texts that are all told right none is surer than (n + 1) / (n + 2).
+
     Args:
         logits: (n, labels). table: (n, labels) float, 1 where a text has the label.
         several: whether each label is judged by itself.
     """
-    logits, table = logits.double(), table.double()
+    doubt = 1 / (len(table) + 2)
+    logits, table = logits.double(), (1 - doubt) * table.double() + doubt * (0.5 if several else 1 / table.shape[1])
     return np.array([float(F.binary_cross_entropy_with_logits(scale * logits, table, reduction="sum") if several else
                            F.cross_entropy(scale * logits, table, reduction="sum")) for scale in SCALES])
 
