@@ -88,6 +88,7 @@ def test_ours_are_written_as_the_published_class(layout, paradigm, pooling, betw
     # whoever reads with their tokenizer alone gets the same answers, of pairs too
     read = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert read("w1 w2").input_ids == ids_of(task, "w1 w2") and read("w1", "w2").input_ids == ids_of(task, "w1", "w2")
+    assert set(read("w1")) == {"input_ids", "attention_mask"}, "these networks have no segments"
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "out"), device="cpu")
     for found, line in zip(pipeline(["w1 dog w3 .", "cat"], top_k=3, batch_size=2),
                            task.predict_proba(as_rows([("w1 dog w3 .", ""), ("cat", "")])), strict=True):

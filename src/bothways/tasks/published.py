@@ -166,7 +166,7 @@ def export(task: Task, folder: str | Path) -> Path:
 
 def _tell_the_tokenizer(folder: Path, way: ByHead) -> None:
     """Have a stored tokenizer put around a text what the head was tuned with, for whoever reads with it alone."""
-    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    file = folder / "tokenizer.json"
     if not file.is_file():
         return
     core = tokenizers.Tokenizer.from_file(str(file))
@@ -180,9 +180,6 @@ def _tell_the_tokenizer(folder: Path, way: ByHead) -> None:
             single=[begin, "$A", *tail], pair=[begin, "$A", between, *(f"{part}:1" for part in ["$B", *tail])],
             special_tokens=[(token, core.token_to_id(token)) for token in {begin, between, end}])
         file.write_text(core.to_str(pretty=True), encoding="utf-8")
-    if settings.is_file() and not way.form.segments:
-        # else a pipeline hands on segments, which such a network has not
-        write_json(settings, {**read_json(settings), "model_input_names": ["input_ids", "attention_mask"]})
 
 
 def _ends(trained: Trained, kind: Published) -> bool:
